@@ -1,0 +1,120 @@
+"""What a builder is, beside nobody's implementation: a job in, plan bytes or a typed failure out.
+
+A builder runs in a child process under limits: it may hang, crash, abort, leak or fill the disk without
+harming the worker that asked (DESIGN, promise 4). The worker talks to it through ``Builder`` only.
+
+Concurrency: several builds may run at once, each from a thread of its own; ``build`` blocks its thread.
+``cancelled`` and ``report`` are called from that thread, a few times a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from farm.builds import Failure
+from farm.errors import BuildFailed
+from farm.toolchains import Toolchain
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one child. ``seconds`` is wall-clock time; ``memory`` is bytes of resident memory, summed
+    over the child's process tree; ``disk`` is the largest file that it may write, in bytes."""
+
+    seconds: float = 3600.0
+    memory: int = 0
+    disk: int = 0
+
+
+@dataclass(frozen=True)
+class Form:
+    """A program's ONNX form on this machine: the graph, and the file of its external data where it has one.
+
+    ``inputs`` and ``outputs`` are the binding names, in the program's order. ``exporter`` names the versions
+    that made it (``torch==2.13.0 onnxscript==0.7.2``; empty where the program was ONNX already).
+    """
+
+    graph: Path
+    data: Path | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    exporter: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build. ``settings`` is ``compilation.Effective.told``; ``capabilities`` is sorted (``sm_86``, …);
+    ``profiles`` maps, per optimisation profile, a binding's name to its (min, opt, max) shapes; ``folder``
+    is scratch space that the caller makes and removes; ``timing_cache`` is a file to start from."""
+
+    toolchain: Toolchain
+    form: Form
+    settings: Mapping[str, Any]
+    capabilities: tuple[str, ...]
+    profiles: tuple[Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...]
+    folder: Path
+    os: str = "linux"
+    limits: Limits = field(default_factory=Limits)
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a build made. ``plan`` lies in the job's folder. ``seconds`` are by phase (``start``, ``parse``,
+    ``build``, ``serialise``); ``peak_memory`` is the child's, in bytes; ``read_back`` is every setting as the
+    builder's configuration stated it after it was set; ``bindings`` are the engine's own inputs and outputs
+    (name, dtype, shape) in order; ``warnings`` are lines for the user."""
+
+    plan: Path
+    size: int
+    seconds: Mapping[str, float]
+    peak_memory: int
+    read_back: Mapping[str, Any]
+    bindings: Mapping[str, Any]
+    timing_cache: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class AttemptFailed(BuildFailed):
+    """A build or an export that ended without its product; ``failure`` says why, and of which kind."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message, failure.hint)
+        self.failure = failure
+
+
+class Cancelled(BuildFailed):
+    """The build was cancelled while its child ran; the child is gone."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a builder talks while it works.
+
+    ``report(phase, progress)``: ``progress`` in 0…1, or ``None`` where nothing is known. ``log(text)``: lines
+    of the child's log, as they come, already bounded by the builder. ``cancelled()``: true once the work is no
+    longer wanted; the builder then kills its child within a second and raises ``Cancelled``.
+    """
+
+    report: Callable[[str, float | None], None] = lambda phase, progress: None
+    log: Callable[[str], None] = lambda text: None
+    cancelled: Callable[[], bool] = lambda: False
+
+
+class Builder(Protocol):
+    """Turns programs into engines with one toolchain family. Stateless; safe to share between threads."""
+
+    def export(self, program: Path, folder: Path, limits: Limits, watch: Watch, names: Mapping[str, Any]) -> Form:
+        """The ONNX form of the ``.pt2`` or ``.onnx`` file ``program``, written into ``folder``.
+
+        ``names`` holds what the exporter needs to know of the program (see ``tensorrt.export_form``).
+        Raises ``AttemptFailed`` (which names the operator and the model's source line where it can) or ``Cancelled``.
+        """
+        ...
+
+    def build(self, job: Job, watch: Watch) -> Product:
+        """Build ``job``; raises ``AttemptFailed`` or ``Cancelled``. Never leaves a child behind."""
+        ...

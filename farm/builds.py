@@ -1,0 +1,159 @@
+"""Builds: their states, the transitions that are legal, the kinds of failure, and when to try again. Pure.
+
+A *build* is one request to make a recipe. It has *attempts*; each attempt is held by one lease and ends in
+an outcome. The database enforces what this module says: every change of state goes through ``BuildState.may``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class BuildState(StrEnum):
+    """Where a build stands. ``queued`` and ``running`` are *active*; the rest are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def active(self) -> bool:
+        return self in ACTIVE
+
+    def may(self, after: BuildState) -> bool:
+        """Whether a build in this state may become ``after``."""
+        return after in _AFTER[self]
+
+
+ACTIVE = frozenset({BuildState.QUEUED, BuildState.RUNNING})
+
+# A running build becomes queued again when its lease is lost or its failure is worth another attempt. A
+# failed or cancelled one never comes back: asking again makes a new build, so that history stays history.
+_AFTER: Mapping[BuildState, frozenset[BuildState]] = {
+    BuildState.QUEUED: frozenset({BuildState.RUNNING, BuildState.CANCELLED, BuildState.FAILED}),
+    BuildState.RUNNING: frozenset(
+        {BuildState.QUEUED, BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED}
+    ),
+    BuildState.SUCCEEDED: frozenset(),
+    BuildState.FAILED: frozenset(),
+    BuildState.CANCELLED: frozenset(),
+}
+
+
+class FailureKind(StrEnum):
+    """Why an attempt failed, which decides what happens next (DESIGN, Builders).
+
+    ``permanent``: this program with these settings can never build; remembered until ``farm retry``.
+    ``transient``: may pass by itself (out of disk, killed by somebody); tried again with back-off.
+    ``node``: this machine cannot (no driver, too little memory); tried elsewhere.
+    ``lost``: the worker vanished and its lease ran out.
+    """
+
+    PERMANENT = "permanent"
+    TRANSIENT = "transient"
+    NODE = "node"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed attempt's reason: one line for people, one of what to do next, and details for the curious."""
+
+    kind: FailureKind
+    message: str
+    hint: str = ""
+
+
+MAX_ATTEMPTS = 3
+FIRST_BACKOFF_S = 2.0
+BACKOFF_FACTOR = 3.0
+
+
+def decide_retry(kind: FailureKind, attempts: int, max_attempts: int = MAX_ATTEMPTS) -> float | None:
+    """Seconds to wait before attempt ``attempts + 1``, or ``None`` when the build has failed for good.
+
+    ``attempts`` counts those that have ended, this one included. A permanent failure is never repeated, nor
+    is a failure of the node while there is only this node to ask (a fleet offers the build to others).
+    """
+    if kind in (FailureKind.PERMANENT, FailureKind.NODE) or attempts >= max_attempts:
+        return None
+    if kind is FailureKind.LOST:
+        return 0.0
+    return FIRST_BACKOFF_S * BACKOFF_FACTOR ** (attempts - 1)
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """All that a worker must know to make a recipe; stored with the build as JSON.
+
+    ``program`` is the digest of the program's file in the store, ``profiles`` are by input position,
+    ``told`` is what the builder is told (see ``compilation.Effective``), ``parts`` is what key and recipe
+    were made of, for ``farm explain``.
+    """
+
+    key: str
+    recipe: str
+    program: str
+    program_format: str
+    model: str
+    target: str
+    toolchain: str
+    told: Mapping[str, Any]
+    profiles: tuple[Mapping[str, Any], ...]
+    parts: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    capability: str = ""
+    priority: int = 0
+    namespace: str = "main"
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build as it stands. Times are seconds since the epoch by the database's clock."""
+
+    id: str
+    request: BuildRequest
+    state: BuildState
+    created: float
+    attempts: int = 0
+    started: float | None = None
+    finished: float | None = None
+    not_before: float | None = None
+    failure: Failure | None = None
+    engine: str | None = None
+    worker: str | None = None
+    phase: str = ""
+    progress: float | None = None
+    waiters: int = 0
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to build ``build`` until ``expires``. ``token`` rises with every lease: the fence.
+
+    A holder whose token is no longer the build's may write nothing.
+    """
+
+    build: Build
+    token: int
+    attempt: int
+    expires: float
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine as the index knows it: the plan's digest and size, and its manifest."""
+
+    recipe: str
+    digest: str
+    size: int
+    manifest: Mapping[str, Any]
+    created: float
+    build_seconds: float
+    namespace: str = "main"

@@ -1,0 +1,110 @@
+"""The engine cache: look-up, hand-out and commit, over an index and a blob store.
+
+A hit needs the blob as well as the row. A row whose blob is gone or corrupt is a miss, forgotten at once and
+counted on its own, so that the next ask builds the engine again (DESIGN, Style).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from farm.asks import Identity
+from farm.builds import Engine, Lease
+from farm.errors import CorruptBlob, Missing
+from farm.index import Found, Index, KeyParts, Wanted
+from farm.store import BlobStore
+
+MANIFEST_SCHEMA = 1
+NEVER_BUILT = "no engine of this key has been built"
+BLOB_LOST = "its engine's bytes are gone from the store"
+
+
+@dataclass(frozen=True)
+class Miss:
+    """No engine to hand out, and why."""
+
+    why: str
+
+
+class EngineCache:
+    """Safe to share between threads; holds no state of its own."""
+
+    def __init__(self, index: Index, store: BlobStore, namespaces: Sequence[str] = ("main",)) -> None:
+        self.index = index
+        self.store = store
+        self.namespaces = tuple(namespaces)
+
+    def lookup(self, identities: Sequence[Identity]) -> list[Found | Miss]:
+        """A hit or a miss for each, in a few statements. What each miss was made of is recorded."""
+        wanted = [Wanted(item.key, item.recipe, item.weights) for item in identities]
+        found = self.index.find(wanted, self.namespaces)
+        gone = self.store.missing({hit.engine.digest for hit in found if hit})
+        answers: list[Found | Miss] = []
+        for hit in found:
+            if hit is None:
+                answers.append(Miss(NEVER_BUILT))
+            elif hit.engine.digest in gone:
+                self.index.drop_engine(hit.engine.recipe, hit.engine.digest, "blob missing")
+                answers.append(Miss(BLOB_LOST))
+            else:
+                answers.append(hit)
+        self._record(identities, answers)
+        return answers
+
+    def _record(self, identities: Sequence[Identity], answers: Sequence[Found | Miss]) -> None:
+        missed = [item for item, answer in zip(identities, answers, strict=True) if isinstance(answer, Miss)]
+        if missed:
+            self.index.record_parts([key_parts(item) for item in missed])
+
+    def fetch(self, engine: Engine, dest: Path) -> None:
+        """Place the plan at ``dest``, verified. ``Missing`` when its bytes are gone; ``CorruptBlob`` when they are
+        wrong: then the engine has been set aside already, and the next ask builds it again."""
+        try:
+            there = self.store.fetch(engine.digest, dest)
+        except CorruptBlob:
+            self.store.quarantine(engine.digest)
+            self.index.drop_engine(engine.recipe, engine.digest, "blob corrupt")
+            raise
+        if not there:
+            self.index.drop_engine(engine.recipe, engine.digest, "blob missing")
+            raise Missing(f"engine {engine.digest} is gone from the store", "ask for it again to have it rebuilt")
+
+    def commit(self, lease: Lease, plan: Path, manifest: Mapping[str, Any], seconds: float) -> Engine:
+        """Store the plan, then its manifest, then, in one transaction, the engine's row and the build's success.
+
+        A crash before the transaction leaves blobs that nobody names (collected later); after it, a whole
+        engine. ``LeaseLost`` when the lease is no longer held: then nothing was committed.
+        """
+        blob = self.store.put_file(plan)
+        whole = dict(manifest) | {"schema": MANIFEST_SCHEMA, "engine": {"digest": blob.digest, "size": blob.size}}
+        with_digest = whole | {"manifest": self._store_manifest(whole, plan.parent)}
+        request = lease.build.request
+        engine = Engine(
+            recipe=request.recipe,
+            digest=blob.digest,
+            size=blob.size,
+            manifest=with_digest,
+            created=0.0,
+            build_seconds=seconds,
+            namespace=request.namespace,
+        )
+        self.index.succeed(lease, engine)
+        return engine
+
+    def _store_manifest(self, manifest: Mapping[str, Any], folder: Path) -> str:
+        body = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+        path = folder / "manifest.json"
+        path.write_bytes(body)
+        digest = self.store.put_file(path).digest
+        assert digest == "sha256:" + hashlib.sha256(body).hexdigest()
+        return digest
+
+
+def key_parts(identity: Identity) -> KeyParts:
+    """What the identity was made of, as the index keeps it."""
+    return KeyParts(identity.key, identity.recipe, identity.parts, identity.model, identity.target)

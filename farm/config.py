@@ -1,0 +1,138 @@
+"""Configuration: the environment over ``farm.toml`` over defaults. The sole reader of the environment.
+
+``farm.toml`` is looked for in the working directory, then in ``FARM_HOME``; its keys are the variables' names
+in lower case without ``FARM_`` (``database_url = "postgresql://…"``).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from farm.errors import BadConfig
+
+SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Config:
+    """How this farm is set up. Sizes are bytes, times seconds. An empty URL means the embedded default."""
+
+    home: Path = field(default_factory=lambda: Path.home() / ".farm")
+    database_url: str = ""
+    store_url: str = ""
+    broker_url: str = "memory://"
+    s3_endpoint_url: str = ""
+    url: str = ""
+    token: str = ""
+    toolchain: str = ""
+    targets: tuple[str, ...] = ()
+    namespace: str = "main"
+    concurrency: int = 0
+    build_timeout: float = 3600.0
+    build_memory: int = 0
+    lease_seconds: float = 15.0
+    beat_seconds: float = 0.4
+    host: str = field(default_factory=socket.gethostname)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether builds run inside this process, because no broker connects it to others."""
+        return self.broker_url.startswith("memory:")
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.home / 'farm.db'}"
+
+    @property
+    def store(self) -> str:
+        return self.store_url or f"file://{self.home / 'store'}"
+
+    @property
+    def scratch(self) -> Path:
+        """Where builds work and forms are kept on this machine; may be emptied while nothing runs."""
+        return self.home / "cache"
+
+    @property
+    def workers(self) -> int:
+        """Builds at once on this machine: as many as cores it may use, unless ``concurrency`` says otherwise."""
+        return self.concurrency or len(os.sched_getaffinity(0))
+
+
+def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
+    """Read the configuration; ``BadConfig`` names the variable or the file's key that is wrong."""
+    env = os.environ if environ is None else environ
+    home = Path(env.get("FARM_HOME") or Path.home() / ".farm").expanduser()
+    raw: dict[str, tuple[str, Any]] = {}
+    for folder in (home, cwd or Path.cwd()):
+        raw.update(_read_toml(folder / "farm.toml"))
+    for item in fields(Config):
+        name = f"FARM_{item.name.upper()}"
+        if env.get(name):
+            raw[item.name] = (name, env[name])
+    raw["home"] = ("FARM_HOME", str(home.absolute()))
+    hints = get_type_hints(Config)
+    config = Config(**{name: _convert(hints[name], where, value) for name, (where, value) in raw.items()})
+    return _checked(config)
+
+
+def _read_toml(path: Path) -> dict[str, tuple[str, Any]]:
+    try:
+        text = path.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path} cannot be read: {error}") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"{path} is not valid TOML: {error}") from error
+    known = {item.name for item in fields(Config)}
+    for name in values:
+        if name not in known or name == "home":
+            raise BadConfig(f"{path}: unknown key '{name}'", f"known: {', '.join(sorted(known - {'home'}))}")
+    return {name: (f"{path}: {name}", value) for name, value in values.items()}
+
+
+def _convert(kind: Any, where: str, value: Any) -> Any:
+    try:
+        if kind is Path:
+            return Path(value).expanduser()
+        if kind is int:
+            return value if isinstance(value, int) else parse_size(value)
+        if kind is float:
+            return float(value)
+        if kind is str:
+            return str(value)
+        return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+    except (ValueError, TypeError) as error:
+        raise BadConfig(f"{where} is '{value}', which is no {getattr(kind, '__name__', 'list')}") from error
+
+
+def parse_size(text: str) -> int:
+    """``500M`` → bytes; ``ValueError`` for anything else."""
+    text = text.strip().upper().removesuffix("B").removesuffix("I")
+    unit = text[-1:] if text[-1:] in SIZES else ""
+    return int(float(text.removesuffix(unit)) * SIZES[unit])
+
+
+def _checked(config: Config) -> Config:
+    if config.url:
+        raise BadConfig(
+            "FARM_URL is set, but this version of farm cannot talk to a server",
+            "unset FARM_URL and give FARM_DATABASE_URL and FARM_STORE_URL instead",
+        )
+    for name in ("concurrency", "build_memory"):
+        if getattr(config, name) < 0:
+            raise BadConfig(f"FARM_{name.upper()} is negative", "leave it out for the default")
+    for name in ("build_timeout", "lease_seconds", "beat_seconds"):
+        if not getattr(config, name) > 0:
+            raise BadConfig(f"FARM_{name.upper()} must be more than 0 seconds")
+    if config.beat_seconds * 3 > config.lease_seconds:
+        raise BadConfig("FARM_LEASE_SECONDS must be at least three times FARM_BEAT_SECONDS")
+    return config

@@ -1,0 +1,306 @@
+"""What the index is: the truth about engines, builds, programs and sweeps, in SQL. One file per backend.
+
+Rules that every backend keeps:
+
+* Each method is one transaction. What it returned has been committed.
+* Time is the database's: leases expire, and retries fall due, by its clock alone.
+* A build changes state only as ``BuildState.may`` allows, and only its present lease's holder may end it:
+  every write under a lease names the lease's token and raises ``LeaseLost`` when another has been issued.
+* At most one active build exists per (namespace, recipe), by a partial unique index, whoever asks.
+* All methods may be called from any thread and any process at once. ``Unavailable`` when the database cannot
+  be reached; a miss is a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, Lease
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One look-up: the key, the exact recipe that is preferred, and the weights that the asker has."""
+
+    key: str
+    recipe: str
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An engine under the wanted key. ``exact``: it was made by the very recipe. ``same_weights``: the weights
+    baked into it are the asker's; where not, the engine needs a refit and is never handed out raw."""
+
+    engine: Engine
+    exact: bool
+    same_weights: bool
+
+
+class Claimed(StrEnum):
+    """What became of a request for a build."""
+
+    NEW = "new"
+    """A build was queued for it."""
+    JOINED = "joined"
+    """An active build of the same recipe was already there; the waiter was added to it."""
+    DONE = "done"
+    """An engine of this recipe was committed since the caller looked."""
+    FAILED = "failed"
+    """The recipe is known to fail permanently; ``build`` is the failed one. ``farm retry`` forgets that."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to one request of ``claim_or_join``. ``build`` is ``None`` only for ``DONE``."""
+
+    outcome: Claimed
+    build: Build | None = None
+    engine: Engine | None = None
+
+
+@dataclass(frozen=True)
+class StoredProgram:
+    """A program in the store: ``digest`` names its file's bytes; ``name`` is the path it first came by."""
+
+    digest: str
+    name: str
+    format: str
+    size: int
+    graph: str
+    weights: str
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class StoredForm:
+    """The ONNX form of ``program`` as ``exporter`` makes it: the digests of graph, external data and side table."""
+
+    program: str
+    exporter: str
+    graph: str
+    data: str | None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a build: ``queued``, ``leased``, ``failed``, ``requeued``, …"""
+
+    at: float
+    kind: str
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a build. ``outcome`` is a ``BuildState`` or a failure kind; empty while it runs."""
+
+    number: int
+    worker: str
+    started: float
+    finished: float | None = None
+    outcome: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration of a sweep: what was asked, its identity, and the build that was to make it, if any."""
+
+    number: int
+    model: str
+    target: str
+    settings: Mapping[str, Any]
+    key: str
+    recipe: str
+    asked: str = ""
+    """What was found when the trial was submitted: ``hit``, ``new``, ``joined``, ``failed``, ``same`` (as another trial)."""
+    build: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep and its trials. ``spec`` is what was asked, as JSON."""
+
+    id: str
+    created: float
+    spec: Mapping[str, Any]
+    trials: tuple[Trial, ...] = ()
+    cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class KeyParts:
+    """What a key and a recipe were made of, recorded for every build and every miss (``farm explain``)."""
+
+    key: str
+    recipe: str
+    parts: Mapping[str, Any]
+    model: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that builds. ``id`` is unique for ever; ``host``, ``pid`` and ``born`` (the process's start time,
+    seconds since the epoch) let others on the same host see that it is gone."""
+
+    id: str
+    host: str
+    pid: int
+    born: float
+    capabilities: tuple[str, ...]
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    seen: float = 0.0
+
+
+class Index(Protocol):
+    """The truth, in SQL."""
+
+    # -- engines ------------------------------------------------------------------------------------------
+    def find(self, wanted: Sequence[Wanted], namespaces: Sequence[str]) -> list[Found | None]:
+        """The best engine for each: the exact recipe's; else, of the key's, one with the same weights; else the
+        newest. One or two statements however many are wanted. Says nothing of whether the blob is still there."""
+        ...
+
+    def record_parts(self, parts: Sequence[KeyParts]) -> None:
+        """Remember what keys were made of, and that each recipe serves its key. Repeating is harmless."""
+        ...
+
+    def parts(self, prefix: str) -> list[KeyParts]:
+        """The parts of every key or recipe that starts with ``prefix`` (with or without ``sha256:``)."""
+        ...
+
+    def recent_parts(self, graph: str | None = None, limit: int = 200) -> list[KeyParts]:
+        """The newest parts recorded, of one graph digest where given: what ``farm explain`` compares a miss with."""
+        ...
+
+    def drop_engine(self, recipe: str, digest: str, reason: str) -> bool:
+        """Forget an engine whose blob is gone or corrupt, so that the next ask builds it again."""
+        ...
+
+    def engines(self, prefix: str = "", limit: int = 1000) -> list[Engine]:
+        """Engines, newest first, whose digest, recipe or key starts with ``prefix``."""
+        ...
+
+    def count(self, name: str, by: Mapping[str, float]) -> None:
+        """Add to counters: ``count("hit", {"n": 3, "seconds": 41.5})``; see ``stats``."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Counters, and the numbers of engines, distinct blobs, bytes, builds by state, programs."""
+        ...
+
+    # -- builds: asking ------------------------------------------------------------------------------------
+    def claim_or_join(self, requests: Sequence[BuildRequest], waiter: str, *, force: bool = False) -> list[Claim]:
+        """Queue a build for each request, or join the active one of its recipe, and add ``waiter`` to it.
+
+        Requests of one call that share a recipe share the build. ``force`` ignores an existing engine and a
+        remembered failure (an active build is joined all the same). 10,000 requests in a few statements.
+        """
+        ...
+
+    def leave(self, waiter: str, builds: Collection[str] | None = None) -> list[str]:
+        """Withdraw ``waiter`` (from all its builds by default). A build that nobody waits for any more is
+        cancelled; returns those. A build that was submitted with no waiter (``--no-wait``) keeps one of its own."""
+        ...
+
+    def cancel(self, build: str) -> Build:
+        """Cancel for everybody: a queued build ends now, a running one as soon as its worker hears of it.
+        A build that has ended already is returned as it is."""
+        ...
+
+    def retry(self, build: str) -> Build:
+        """A new build of the same request (or the active one), its remembered failure forgotten."""
+        ...
+
+    def build(self, id: str) -> Build | None:
+        """One build by its whole id."""
+        ...
+
+    def builds(
+        self, *, prefix: str = "", ids: Collection[str] | None = None, states: Collection[BuildState] = (), limit: int = 1000
+    ) -> list[Build]:
+        """Builds, newest first; by shortened id, among ``ids``, or in ``states``."""
+        ...
+
+    def events(self, build: str) -> list[Event]: ...
+
+    def attempts(self, build: str) -> list[Attempt]: ...
+
+    def log(self, build: str, after: int = 0) -> tuple[str, int]:
+        """The log's text beyond position ``after``, and the position to ask from next time."""
+        ...
+
+    # -- builds: making --------------------------------------------------------------------------------------
+    def register(self, worker: Worker) -> None:
+        """Add or refresh a worker's row."""
+        ...
+
+    def unregister(self, worker: str) -> None: ...
+
+    def workers(self) -> list[Worker]: ...
+
+    def lease(self, worker: str, capabilities: Collection[str], ttl: float) -> Lease | None:
+        """The best eligible build (due, not held) for one of ``capabilities``: highest priority, then oldest.
+        It is running now, under a new token, until ``ttl`` seconds have passed without a beat. Never the same
+        build to two callers."""
+        ...
+
+    def beat(self, lease: Lease, ttl: float, phase: str, progress: float | None) -> bool:
+        """Extend the lease and say how far it is. True when the build was cancelled meanwhile. ``LeaseLost``."""
+        ...
+
+    def append_log(self, lease: Lease, text: str) -> None:
+        """Add to the build's log. ``LeaseLost``."""
+        ...
+
+    def succeed(self, lease: Lease, engine: Engine) -> None:
+        """The engine's row and the build's success, in one transaction; the blob is already stored. ``LeaseLost``."""
+        ...
+
+    def fail(self, lease: Lease, failure: Failure, retry_in: float | None) -> Build:
+        """End the attempt: queued again, due in ``retry_in`` seconds, or failed for good. ``LeaseLost``."""
+        ...
+
+    def end_cancelled(self, lease: Lease) -> None:
+        """End a build that was cancelled while it ran. ``LeaseLost``."""
+        ...
+
+    def give_back(self, lease: Lease) -> None:
+        """Queue it again at once, the attempt not counted (a worker that drains). ``LeaseLost``."""
+        ...
+
+    def reap(self, gone: Collection[str] = ()) -> list[Build]:
+        """End every attempt whose lease has expired, or is held by a worker of ``gone``: queued again, failed
+        when its attempts are used up (kind ``lost``), or cancelled when that was asked. Safe anywhere, any time."""
+        ...
+
+    def waiting(self) -> dict[str, int]:
+        """How many builds are queued and due, by capability."""
+        ...
+
+    # -- programs ----------------------------------------------------------------------------------------------
+    def put_program(self, program: StoredProgram) -> None: ...
+
+    def programs(self, prefix: str = "", limit: int = 1000) -> list[StoredProgram]: ...
+
+    def put_form(self, form: StoredForm) -> None: ...
+
+    def form(self, program: str, exporter: str) -> StoredForm | None: ...
+
+    # -- sweeps --------------------------------------------------------------------------------------------------
+    def put_sweep(self, sweep: Sweep) -> None: ...
+
+    def sweeps(self, prefix: str = "", limit: int = 100) -> list[Sweep]:
+        """Sweeps, newest first, with their trials where ``prefix`` narrows them down to one."""
+        ...
+
+    def cancel_sweep(self, sweep: str) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,148 @@
+"""Keys and recipes: what an engine *is*, and exactly how it is to be made. Pure.
+
+The **key** digests (graph, profiles, weights policy, effective settings, toolchain, target): the specification's
+identity of an engine. The **recipe** digests everything that the builder will be told, search settings and
+exporter versions included, less what the builder declares inert; its weights are always by content. One build
+per recipe; a look-up by key takes any recipe's engine and prefers the exact one (DESIGN, Words and The key).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.canonical import digest
+from farm.compilation import CompilationSettings, Effective, effective
+from farm.targets import Target, canonical_target
+from farm.toolchains import EXPORTER, Toolchain
+
+NODE_PATTERNS = "autocast_excluded_nodes"
+QUANTISED = ("quantize", "dequantize")
+
+
+@dataclass(frozen=True)
+class ProgramFacts:
+    """What a key needs of a program: digests, and nothing of names.
+
+    ``weights_content`` and ``weights_metadata`` are the two weights digests; ``operators`` the qualified names of
+    the operators used; ``match_nodes`` turns node-name patterns into the digests of the nodes that they match.
+    """
+
+    format: str
+    graph: str
+    weights_content: Callable[[], str]
+    weights_metadata: str
+    operators: frozenset[str]
+    match_nodes: Callable[[Sequence[str]], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A key, its recipe, and what they were made of. ``weights`` is the content digest, whatever the policy."""
+
+    key: str
+    recipe: str
+    weights: str
+    policy: str
+    parts: Mapping[str, Any]
+    effective: Effective
+
+
+def compute(
+    program: ProgramFacts,
+    profiles: Sequence[Any],
+    settings: CompilationSettings,
+    toolchain: Toolchain,
+    target: Target,
+) -> Keyed:
+    """The key and the recipe. Raises ``BadSettings`` or ``BadTarget`` for what cannot be; never for a setting that
+    this builder merely refuses, since a key is a name and asks nothing of a builder.
+
+    ``profiles`` are canonical profiles (``Profile.canonical``), by input position, in the order they were given.
+    """
+    told = effective(settings, flavour=toolchain.flavour, version=toolchain.version)
+    content = program.weights_content()
+    policy = weights_policy(told.key, program.operators)
+    shared = {
+        "graph": program.graph,
+        "profiles": list(profiles),
+        "toolchain": toolchain.canonical(),
+        "target": canonical_target(target, toolchain, dict(told.key)),
+    }
+    keyed = {
+        **shared,
+        "settings": _nodes_for_patterns(told.key, program),
+        "weights": {"policy": policy, "digest": content if policy == "content" else program.weights_metadata},
+    }
+    made = {
+        **shared,
+        "settings": _nodes_for_patterns(told.recipe, program),
+        "weights": content,
+        "exporter": dict(EXPORTER) if program.format == "pt2" else None,
+        # A hardware-compatible engine may be built on any GPU of its class, yet this very build was asked of one.
+        "place": {"capabilities": list(target.capabilities), "gpu": target.gpu} if toolchain.device_bound else None,
+    }
+    recipe = digest("recipe", made)
+    parts = {**keyed, "recipe": {"settings": made["settings"], "exporter": made["exporter"], "weights": content}}
+    return Keyed(digest("key", keyed), recipe, content, policy, parts, told)
+
+
+def weights_policy(settings: Mapping[str, Any], operators: frozenset[str]) -> str:
+    """``metadata`` when one engine can serve every fine-tune, else ``content`` (DESIGN, Weights).
+
+    An engine is refittable when ``immutable_weights`` is False. All the same its weights' values were read, and
+    count, under ``refit_identical_engine_weights`` (which weights are equal), ``sparse_weights`` (where zeros
+    lie), effective autocast (how large they are) and quantisation (scales taken from them).
+    """
+    if settings.get("immutable_weights", True):
+        return "content"
+    reads = (
+        settings.get("refit_identical_engine_weights")
+        or settings.get("sparse_weights")
+        or settings.get("enable_autocast")
+        or any(word in name.lower() for name in operators for word in QUANTISED)
+    )
+    return "content" if reads else "metadata"
+
+
+def _nodes_for_patterns(settings: Mapping[str, Any], program: ProgramFacts) -> dict[str, Any]:
+    """Patterns over node names say nothing once names drop out: the nodes that they match stand in for them."""
+    values = dict(settings)
+    if values.get(NODE_PATTERNS):
+        values[NODE_PATTERNS] = list(program.match_nodes(values[NODE_PATTERNS]))
+    return values
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One way in which two keys' parts differ: a dotted path, and the value on either side (``None``: absent)."""
+
+    path: str
+    mine: Any
+    theirs: Any
+
+
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+    """Every leaf in which two sets of parts differ, in the order of ``mine``."""
+    found: list[Difference] = []
+    _compare("", mine, theirs, found)
+    return found
+
+
+def _compare(path: str, mine: Any, theirs: Any, found: list[Difference]) -> None:
+    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        for name in [*mine, *(name for name in theirs if name not in mine)]:
+            _compare(f"{path}.{name}" if path else name, mine.get(name), theirs.get(name), found)
+    elif isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        for n, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+            _compare(f"{path}[{n}]", one, other, found)
+    elif _plain(mine) != _plain(theirs):
+        found.append(Difference(path, mine, theirs))
+
+
+def _plain(value: Any) -> Any:
+    """Compare as the encoding does: ``True``, ``1`` and ``1.0`` are three values."""
+    return (type(value).__name__, repr(value)) if not isinstance(value, tuple) else _plain(list(value))
+
+

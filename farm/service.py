@@ -1,0 +1,325 @@
+"""The farm's use cases: identify, submit, wait, cancel, sweep. What a client holds; it never builds itself.
+
+The same object serves an embedded farm and a fleet: they differ in the index, store and dispatch that
+``wiring`` gave it. ``client.RemoteFarm`` offers the same methods over HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from farm.asks import Answer, Ask, EngineRef, Identity, Outcome
+from farm.builds import Build, BuildRequest, BuildState, Engine
+from farm.cache import EngineCache, Miss, key_parts
+from farm.errors import BadInput, NoSuchThing
+from farm.identify import Identifier
+from farm.index import Claim, Claimed, Found, Index, StoredProgram
+from farm.store import BlobStore
+
+if TYPE_CHECKING:
+    from farm.config import Config
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.05
+REPAIR_SECONDS = 1.0
+
+
+class Dispatch(Protocol):
+    """How builds reach workers. The messages carry nothing but wake-ups: losing them all loses nothing.
+
+    ``start`` begins to build in this process where the farm is embedded, and does nothing where a fleet
+    builds; ``stop`` ends that, handing back what is unfinished, and returns when no child runs any more.
+    """
+
+    def wake(self, waiting: dict[str, int]) -> None:
+        """Tell workers of each capability that so many builds wait."""
+        ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Farm:
+    """A farm, whichever backends it has. Not safe to share between threads; open one in each."""
+
+    def __init__(
+        self,
+        config: Config,
+        index: Index,
+        store: BlobStore,
+        dispatch: Dispatch,
+        identifier: Identifier,
+        gone_workers: Callable[[], Collection[str]],
+    ) -> None:
+        self.config = config
+        self.index = index
+        self.store = store
+        self.dispatch = dispatch
+        self.identifier = identifier
+        self.cache = EngineCache(index, store, (config.namespace,))
+        self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._gone_workers = gone_workers
+        self._stored: dict[Path, str] = {}
+        self._repaired = 0.0
+
+    @classmethod
+    def open(cls, config: Config | None = None) -> Farm:
+        """The configured farm: embedded unless the environment or ``farm.toml`` names servers."""
+        from farm.wiring import open_farm
+
+        return open_farm(config)
+
+    def __enter__(self) -> Farm:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop building here, if this process did, and let go of the database."""
+        self.dispatch.stop()
+        self.index.close()
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    def identify(self, asks: Sequence[Ask]) -> list[Identity]:
+        """Key and recipe of each ask × target, without side effects. ``BadInput`` for what cannot be asked."""
+        return self.identifier.identify(asks)
+
+    def look(self, asks: Sequence[Ask]) -> list[tuple[Identity, Found | Miss]]:
+        """Each ask's identity and what the cache has for it; builds nothing."""
+        identities = self.identify(asks)
+        return list(zip(identities, self.cache.lookup(identities), strict=True))
+
+    def submit(
+        self, asks: Sequence[Ask], *, build: bool = True, force: bool = False, keep: bool = False
+    ) -> list[Answer]:
+        """Answer each ask × target: ``hit``; or, with ``build``, ``queued`` or ``joined``; else ``missing``.
+
+        ``force`` builds even what is there. ``keep`` leaves the builds wanted after this process has gone
+        (``--no-wait``); otherwise they are withdrawn by ``abandon``. Ask ``wait`` for how the builds end.
+        """
+        identities = self.identify(asks)
+        found = self.cache.lookup(identities)
+        self.index.record_parts([key_parts(item) for item in identities])
+        answers = [self._first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
+        self._count(answers)
+        if not build:
+            return answers
+        wanted = [
+            n for n, answer in enumerate(answers) if answer.outcome is Outcome.MISSING or (force and not answer.error)
+        ]
+        for n, answer in zip(wanted, self._claim([answers[n] for n in wanted], force, keep), strict=True):
+            answers[n] = answer
+        return answers
+
+    def _first_answer(self, identity: Identity, found: Found | Miss) -> Answer:
+        if isinstance(found, Miss):
+            if identity.refused:
+                return Answer(identity, Outcome.FAILED, error=identity.refused[0], why=found.why)
+            return Answer(identity, Outcome.MISSING, why=found.why)
+        return hit_answer(identity, found)
+
+    def _count(self, answers: Sequence[Answer]) -> None:
+        hits = [answer for answer in answers if answer.outcome is Outcome.HIT]
+        if hits:
+            self.index.count("hit", {"n": len(hits), "seconds": sum(answer.saved for answer in hits)})
+        misses = len(answers) - len(hits)
+        if misses:
+            self.index.count("miss", {"n": misses})
+
+    def _claim(self, answers: Sequence[Answer], force: bool, keep: bool) -> list[Answer]:
+        """Queue or join a build for each. Programs first: a build must never wait for bytes that are not there."""
+        if not answers:
+            return []
+        requests = [self._request(answer.identity) for answer in answers]
+        claims = self.index.claim_or_join(requests, "" if keep else self.waiter, force=force)
+        self.dispatch.wake(self.index.waiting())
+        return [self._claimed(answer, claim) for answer, claim in zip(answers, claims, strict=True)]
+
+    def _request(self, identity: Identity) -> BuildRequest:
+        return BuildRequest(
+            key=identity.key,
+            recipe=identity.recipe,
+            program=self._store_program(identity),
+            program_format=identity.format,
+            model=identity.model,
+            target=identity.target,
+            toolchain=identity.toolchain,
+            told=identity.told,
+            profiles=identity.profiles,
+            parts=identity.parts,
+            settings=identity.given,
+            weights=identity.weights,
+            capability=identity.capability,
+            priority=identity.priority,
+            namespace=self.config.namespace,
+        )
+
+    def _store_program(self, identity: Identity) -> str:
+        """Put the program's bytes in the store, once per file and process; returns the digest of the bytes.
+
+        The file may change between the look that made the key and this copy: the worker computes the key again
+        from the stored bytes and refuses what does not match, so a key never names another program's engine.
+        """
+        if identity.path not in self._stored:
+            blob = self.identifier.pack(identity.path, self.store)
+            self.index.put_program(
+                StoredProgram(
+                    digest=blob.digest,
+                    name=identity.model,
+                    format=identity.format,
+                    size=blob.size,
+                    graph=identity.graph,
+                    weights=identity.weights,
+                )
+            )
+            self._stored[identity.path] = blob.digest
+        return self._stored[identity.path]
+
+    def _claimed(self, answer: Answer, claim: Claim) -> Answer:
+        if claim.outcome is Claimed.DONE and claim.engine is not None:
+            return replace(answer, outcome=Outcome.HIT, engine=EngineRef(claim.engine.digest, claim.engine.size))
+        assert claim.build is not None
+        if claim.outcome is Claimed.FAILED:
+            return self._failed(replace(answer, build=claim.build.id), claim.build, remembered=True)
+        outcome = Outcome.JOINED if claim.outcome is Claimed.JOINED else Outcome.QUEUED
+        return replace(answer, outcome=outcome, build=claim.build.id, engine=None)
+
+    @staticmethod
+    def _failed(answer: Answer, build: Build, remembered: bool = False) -> Answer:
+        failure = build.failure
+        message = failure.message if failure else "the build failed"
+        hint = failure.hint if failure else ""
+        if remembered:
+            hint = (hint + " " if hint else "") + f"(remembered; 'farm retry {build.id}' builds it again)"
+        return replace(answer, outcome=Outcome.FAILED, error=message, hint=hint)
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def wait(
+        self,
+        answers: Sequence[Answer],
+        *,
+        on_change: Callable[[Sequence[Build]], None] = lambda builds: None,
+        timeout: float | None = None,
+    ) -> list[Answer]:
+        """Wait until every build of ``answers`` has ended and say how. ``on_change`` sees the builds about twenty
+        times a second. After ``timeout`` seconds those still unfinished are returned as they were."""
+        pending = {answer.build for answer in answers if answer.build and answer.outcome is not Outcome.FAILED}
+        ended: dict[str, Build] = {}
+        if pending:
+            self.dispatch.start()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while pending:
+            self.repair()
+            builds = self.index.builds(ids=pending, limit=len(pending))
+            on_change(builds + list(ended.values()))
+            for build in builds:
+                if not build.state.active:
+                    ended[build.id] = build
+                    pending.discard(build.id)
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            if pending:
+                time.sleep(POLL_SECONDS)
+        return self._last_answers(answers, ended)
+
+    def _last_answers(self, answers: Sequence[Answer], ended: dict[str, Build]) -> list[Answer]:
+        recipes = {build.request.recipe for build in ended.values() if build.state is BuildState.SUCCEEDED}
+        engines = {recipe: engine for recipe in recipes for engine in self.index.engines(prefix=recipe, limit=1)}
+        return [self._last_answer(answer, ended, engines) for answer in answers]
+
+    def _last_answer(self, answer: Answer, ended: dict[str, Build], engines: dict[str, Engine]) -> Answer:
+        build = ended.get(answer.build or "")
+        if build is None or not (answer.outcome in (Outcome.QUEUED, Outcome.JOINED)):
+            return answer
+        seconds = (build.finished or 0.0) - (build.started or build.finished or 0.0)
+        answer = replace(answer, seconds=seconds)
+        if build.state is BuildState.CANCELLED:
+            return replace(answer, outcome=Outcome.CANCELLED, error="the build was cancelled")
+        if build.state is BuildState.FAILED:
+            return self._failed(answer, build)
+        engine = engines.get(build.request.recipe)
+        if engine is None:
+            return replace(answer, outcome=Outcome.MISSING, error="the engine was removed as soon as it was built")
+        outcome = Outcome.JOINED if answer.outcome is Outcome.JOINED else Outcome.BUILT
+        ref = EngineRef(engine.digest, engine.size)
+        return replace(answer, outcome=outcome, engine=ref, manifest=engine.manifest, error="")
+
+    def abandon(self) -> list[str]:
+        """Withdraw this process from every build it waits for; returns those that nobody else wanted, which
+        are cancelled now."""
+        return self.index.leave(self.waiter)
+
+    def repair(self) -> None:
+        """Queue again what vanished workers held, and wake workers for whatever waits. At most once a second."""
+        now = time.monotonic()
+        if now - self._repaired < REPAIR_SECONDS:
+            return
+        self._repaired = now
+        self.index.reap(self._gone_workers())
+        self.dispatch.wake(self.index.waiting())
+
+    # -- looking and acting ------------------------------------------------------------------------------------
+
+    def find_build(self, prefix: str) -> Build:
+        """The one build that ``prefix`` names; ``NoSuchThing`` when none or several do."""
+        return one_of(self.index.builds(prefix=prefix, limit=10), prefix, "build", lambda build: build.id)
+
+    def cancel(self, prefix: str) -> Build:
+        """Cancel a build for everybody who waits for it."""
+        return self.index.cancel(self.find_build(prefix).id)
+
+    def retry(self, prefix: str, *, keep: bool = False) -> Build:
+        """Build again what failed or was cancelled, its remembered failure forgotten."""
+        build = self.index.retry(self.find_build(prefix).id)
+        self.dispatch.wake(self.index.waiting())
+        return build
+
+    def follow_log(self, build: str) -> Iterator[str]:
+        """The build's log, and what is added to it until the build has ended."""
+        position = 0
+        while True:
+            state = self.find_build(build).state
+            text, position = self.index.log(build, position)
+            if text:
+                yield text
+            if not state.active:
+                return
+            time.sleep(0.2)
+
+
+def hit_answer(identity: Identity, found: Found) -> Answer:
+    """A hit; one whose baked weights are not the asker's says *needs refit*."""
+    engine = found.engine
+    return Answer(
+        identity,
+        Outcome.HIT,
+        engine=EngineRef(engine.digest, engine.size),
+        saved=engine.build_seconds,
+        needs_refit=not found.same_weights,
+        exact=found.exact,
+        manifest=engine.manifest,
+    )
+
+
+def one_of(things: Sequence[T], prefix: str, noun: str, name: Callable[[T], str]) -> T:
+    """The single thing of ``things``; ``NoSuchThing`` otherwise, with the candidates."""
+    if not prefix:
+        raise BadInput(f"give the {noun}'s id", f"'farm ls {noun}s' lists them")
+    if not things:
+        raise NoSuchThing(f"no {noun} starts with '{prefix}'", f"'farm ls {noun}s' lists them")
+    exact = [thing for thing in things if name(thing) == prefix]
+    if len(things) > 1 and not exact:
+        names = ", ".join(name(thing) for thing in things[:5])
+        raise NoSuchThing(f"'{prefix}' is short for several {noun}s: {names}", "write a few more characters")
+    return (exact or things)[0]

@@ -1,0 +1,71 @@
+"""What a blob store is. One file per backend in ``farm/blobs``; one contract suite that each inherits.
+
+Blobs are immutable and named by the SHA-256 of their bytes (``sha256:…``). Two writers of one blob write the
+same bytes, so a write needs no lock: whoever is last renames an equal file over an equal file.
+
+A miss is a value (``None`` or ``False``); only faults raise: ``CorruptBlob`` when bytes do not match their
+name (the reader got nothing that it may use), ``Unavailable`` when the store cannot be reached or is full.
+All methods may be called from any thread and any process at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A blob's name and its size in bytes."""
+
+    digest: str
+    size: int
+
+
+class BlobStore(Protocol):
+    """Immutable bytes by digest."""
+
+    def put(self, source: BinaryIO) -> Blob:
+        """Store all that ``source`` holds, streamed; the blob is durable and whole when this returns.
+
+        A crash at any moment leaves either the whole blob or nothing that a reader can see.
+        """
+        ...
+
+    def put_file(self, path: Path) -> Blob:
+        """Store a file's bytes. The file may be changed or removed afterwards without harm to the blob."""
+        ...
+
+    def size(self, digest: str) -> int | None:
+        """The blob's size, or ``None`` when it is not there. Does not read the bytes."""
+        ...
+
+    def missing(self, digests: Iterable[str]) -> set[str]:
+        """Those of ``digests`` that are not there."""
+        ...
+
+    def read(self, digest: str) -> bytes | None:
+        """A small blob's bytes, verified; ``None`` when it is not there."""
+        ...
+
+    def fetch(self, digest: str, dest: Path, *, link: bool = False) -> bool:
+        """Place the blob at ``dest``: streamed, verified, then renamed into place. ``False`` when it is not there.
+
+        ``dest`` holds the whole verified blob or is untouched. With ``link`` the file may share the store's own
+        bytes (a hard link); the caller promises never to write to it.
+        """
+        ...
+
+    def delete(self, digest: str) -> bool:
+        """Remove the blob; ``False`` when it was not there."""
+        ...
+
+    def blobs(self) -> Iterator[Blob]:
+        """Every blob, in no order. One added or removed meanwhile may or may not appear."""
+        ...
+
+    def quarantine(self, digest: str) -> bool:
+        """Put a corrupt blob aside, so that readers miss it and a new ``put`` may heal it."""
+        ...

@@ -1,0 +1,357 @@
+"""A worker: leases the best eligible build, makes it in a child under a heartbeat, commits it.
+
+Whoever delivers the wake-up (Celery, a test, a loop) calls ``run_one``; how the wake-up came does not matter.
+A worker that dies leaves nothing but a lease that runs out; its children die with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from farm.builders import AttemptFailed, Builder, Cancelled, Job, Limits, Product, Watch
+from farm.builds import Failure, FailureKind, Lease, decide_retry
+from farm.cache import EngineCache
+from farm.errors import BadInput, CorruptBlob, FarmError, LeaseLost, Unavailable
+from farm.forms import Forms
+from farm.identify import Identifier
+from farm.index import Index, Worker
+from farm.logging import get_logger
+from farm.placement import expected_peak
+from farm.targets import Target, capability_name, parse_target
+from farm.toolchains import Toolchain, exact_toolchain
+from farm.version import __version__
+
+log = get_logger(__name__)
+ADMISSION_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a worker needs around it. ``serves`` are the queues whose builds this machine can make."""
+
+    index: Index
+    cache: EngineCache
+    forms: Forms
+    builder: Builder
+    identifier: Identifier
+    serves: tuple[str, ...]
+    scratch: Path
+    host: str
+    limits: Limits = field(default_factory=Limits)
+    lease_seconds: float = 15.0
+    beat_seconds: float = 0.4
+
+
+class BuildWorker:
+    """One process's worker; ``run_one`` may run in several threads at once."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self.shop = shop
+        process = psutil.Process()
+        self.me = Worker(
+            id=f"{shop.host}:{process.pid}:{uuid.uuid4().hex[:8]}",
+            host=shop.host,
+            pid=process.pid,
+            born=process.create_time(),
+            capabilities=shop.serves,
+            detail={"cores": len(os.sched_getaffinity(0)), "memory": psutil.virtual_memory().total},
+        )
+        self._stopping = threading.Event()
+        self._admission = Admission()
+
+    def open(self) -> None:
+        """Show up among the workers."""
+        self.shop.scratch.mkdir(parents=True, exist_ok=True)
+        self.shop.index.register(self.me)
+
+    def stop(self) -> None:
+        """Make every running build hand itself back within a second; returns at once."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Leave the list of workers; call when no ``run_one`` runs any more."""
+        with contextlib.suppress(Unavailable):
+            self.shop.index.unregister(self.me.id)
+
+    def run_one(self) -> bool:
+        """Lease the best build that this machine can make, and make it. False when there was none.
+
+        Every ending is recorded under the lease: succeeded, failed (queued again where that may help),
+        cancelled, or handed back because the worker stops. ``LeaseLost`` ends it silently: another has it.
+        """
+        if self._stopping.is_set():
+            return False
+        lease = self.shop.index.lease(self.me.id, self.shop.serves, self.shop.lease_seconds)
+        if lease is None:
+            return False
+        heart = Heart(self.shop.index, lease, self.shop.lease_seconds, self.shop.beat_seconds, self._stopping)
+        with heart:
+            self._attempt(lease, heart)
+        return True
+
+    def _attempt(self, lease: Lease, heart: Heart) -> None:
+        index = self.shop.index
+        try:
+            self._build(lease, heart)
+        except LeaseLost:
+            log.warning("lease lost", build=lease.build.id)
+        except Cancelled:
+            with contextlib.suppress(LeaseLost):
+                heart.flush()
+                index.end_cancelled(lease) if heart.unwanted else index.give_back(lease)
+        except FarmError as error:
+            with contextlib.suppress(LeaseLost):
+                heart.flush()
+                failure = failure_of(error)
+                index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
+        except Exception as error:  # noqa: BLE001 - a defect of farm's own must reach the build's user, not hang it
+            log.exception("defect", build=lease.build.id)
+            with contextlib.suppress(LeaseLost):
+                index.fail(lease, defect(error), None)
+
+    def _build(self, lease: Lease, heart: Heart) -> None:
+        """Program → form → plan → commit: the whole walk of one build."""
+        request = lease.build.request
+        toolchain = exact_toolchain(request.toolchain)
+        watch = heart.watch()
+        with self._folder() as folder:
+            program = self._checked_program(lease, folder)
+            started = time.monotonic()
+            form = self.shop.forms.get(program, request.program, request.program_format, watch)
+            exported = time.monotonic() - started
+            job = Job(
+                toolchain=toolchain,
+                form=form,
+                settings=request.told,
+                capabilities=tuple(capability_name(n) for n in target_of(request.target).capabilities),
+                profiles=named_profiles(request.profiles, form.inputs),
+                folder=folder,
+                os=target_of(request.target).os,
+                limits=self.shop.limits,
+            )
+            with self._admission.hold(expected_peak(form_bytes(form.data, form.graph)), watch):
+                started = time.monotonic()
+                product = self.shop.builder.build(job, watch)
+                built = time.monotonic() - started
+            watch.report("store", None)
+            manifest = self._manifest(lease, toolchain, product, form.exporter, exported)
+            heart.flush()
+            heart.check()
+            self.shop.cache.commit(lease, product.plan, manifest, built)
+
+    def _checked_program(self, lease: Lease, folder: Path) -> Path:
+        """The program's file, verified, and its key computed anew: a client's word is never taken for it.
+
+        This closes the gap between a client's look at a file and its upload, and keeps a wrong or hostile
+        client from naming one program's engine by another's key (DESIGN, promises 1 and 5).
+        """
+        request = lease.build.request
+        path = self.shop.forms.program(request.program, request.program_format, folder)
+        recipe = self.shop.identifier.recompute(path, request)
+        if recipe != (request.key, request.recipe):
+            raise AttemptFailed(
+                Failure(
+                    FailureKind.PERMANENT,
+                    f"{request.model} is not what its key was computed from: the file changed while it was submitted",
+                    "ask again now that the file is whole",
+                )
+            )
+        return path
+
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[Path]:
+        self.shop.scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"build-{os.getpid()}-", dir=self.shop.scratch))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _manifest(
+        self, lease: Lease, toolchain: Toolchain, product: Product, exporter: str, exported: float
+    ) -> dict[str, Any]:
+        """Where an engine comes from: enough to make it again and to know what it is for."""
+        request = lease.build.request
+        return {
+            "key": request.key,
+            "recipe": request.recipe,
+            "model": request.model,
+            "program": request.program,
+            "weights": request.weights,
+            "parts": request.parts,
+            "given": request.settings,
+            "told": request.told,
+            "read_back": product.read_back,
+            "target": request.target,
+            "toolchain": str(toolchain),
+            "exporter": exporter,
+            "bindings": product.bindings,
+            "profiles": list(request.profiles),
+            "seconds": {**product.seconds, "form": round(exported, 3)},
+            "peak_memory": product.peak_memory,
+            "warnings": list(product.warnings),
+            "build": lease.build.id,
+            "attempt": lease.attempt,
+            "node": self.shop.host,
+            "worker": self.me.id,
+            "farm": __version__,
+        }
+
+
+def failure_of(error: FarmError) -> Failure:
+    """What an error met during an attempt means for the build."""
+    if isinstance(error, AttemptFailed):
+        return error.failure
+    if isinstance(error, BadInput):
+        return Failure(FailureKind.PERMANENT, error.message, error.hint)
+    if isinstance(error, Unavailable | CorruptBlob):
+        return Failure(FailureKind.TRANSIENT, error.message, error.hint)
+    return Failure(FailureKind.NODE, error.message, error.hint)
+
+
+def defect(error: Exception) -> Failure:
+    """A failure for an error that farm did not foresee."""
+    return Failure(
+        FailureKind.NODE,
+        f"a defect of farm's own: {type(error).__name__}: {error}",
+        "please report it, with the log of the worker",
+    )
+
+
+def target_of(text: str) -> Target:
+    return parse_target(text).target
+
+
+def form_bytes(data: Path | None, graph: Path) -> int:
+    """The size of a form's weights on disk, which bounds what a build of it takes."""
+    return (data or graph).stat().st_size
+
+
+def named_profiles(
+    profiles: tuple[Mapping[str, Any], ...], names: tuple[str, ...]
+) -> tuple[dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...]:
+    """Profiles by input position, as keys hold them, under this form's binding names."""
+    return tuple(
+        {
+            names[int(position)]: (tuple(shapes[0]), tuple(shapes[1]), tuple(shapes[2]))
+            for position, shapes in profile.items()
+        }
+        for profile in profiles
+    )
+
+
+class Heart:
+    """Beats for one lease from a thread of its own, and carries what the build says: phase, progress, log.
+
+    The building thread never touches the database while it builds. When the lease is lost, or the build is no
+    longer wanted, or the worker stops, ``cancelled`` turns true and the builder kills its child.
+    """
+
+    def __init__(
+        self, index: Index, lease: Lease, ttl: float, every: float, stopping: threading.Event
+    ) -> None:
+        self._index, self._lease, self._ttl, self._every = index, lease, ttl, every
+        self._stopping = stopping
+        self._phase: tuple[str, float | None] = ("start", None)
+        self._text: list[str] = []
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._good_until = time.monotonic() + ttl
+        self._thread = threading.Thread(target=self._beat, name=f"beat-{lease.build.id}", daemon=True)
+        self.unwanted = False
+        self.lost = False
+
+    def __enter__(self) -> Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def watch(self) -> Watch:
+        return Watch(report=self._report, log=self._write, cancelled=self.cancelled)
+
+    def cancelled(self) -> bool:
+        return self.unwanted or self.lost or self._stopping.is_set()
+
+    def check(self) -> None:
+        """Raise before a commit that could not hold: ``LeaseLost`` or ``Cancelled``."""
+        if self.lost:
+            raise LeaseLost(f"the lease on build {self._lease.build.id} was lost")
+        if self.unwanted:
+            raise Cancelled("cancelled")
+
+    def flush(self) -> None:
+        """Write out the log so far. ``LeaseLost`` when somebody else has the build."""
+        with self._lock:
+            text, self._text = "".join(self._text), []
+        if text:
+            self._index.append_log(self._lease, text)
+
+    def _report(self, phase: str, progress: float | None) -> None:
+        self._phase = (phase, progress)
+
+    def _write(self, text: str) -> None:
+        with self._lock:
+            self._text.append(text if text.endswith("\n") else text + "\n")
+
+    def _beat(self) -> None:
+        while not self._done.wait(self._every):
+            try:
+                self.flush()
+                self.unwanted = self._index.beat(self._lease, self._ttl, *self._phase) or self.unwanted
+                self._good_until = time.monotonic() + self._ttl
+            except LeaseLost:
+                self.lost = True
+                return
+            except Unavailable as error:
+                # The lease may live on in a database that cannot be reached; nobody can tell once it has expired.
+                log.warning("no heartbeat", build=self._lease.build.id, reason=error.message)
+                if time.monotonic() > self._good_until:
+                    self.lost = True
+                    return
+
+
+class Admission:
+    """Lets builds in while their expected peaks fit into free memory; one is always let in, so none starves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[int, int] = {}
+
+    @contextlib.contextmanager
+    def hold(self, need: int, watch: Watch) -> Iterator[None]:
+        """Wait until ``need`` bytes fit, then hold them. ``Cancelled`` while waiting."""
+        me = threading.get_ident()
+        while not self._admit(me, need):
+            if watch.cancelled():
+                raise Cancelled("cancelled")
+            watch.report("waiting for memory", None)
+            time.sleep(ADMISSION_POLL_S)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.pop(me, None)
+
+    def _admit(self, me: int, need: int) -> bool:
+        with self._lock:
+            if self._held and sum(self._held.values()) + need > psutil.virtual_memory().total * 0.8:
+                return False
+            if self._held and need > psutil.virtual_memory().available:
+                return False
+            self._held[me] = need
+            return True
