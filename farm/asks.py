@@ -57,7 +57,7 @@ class Identity:
 
     ``settings`` are the effective settings that the key holds; ``told`` what the builder is told; ``parts`` all
     parts by name, for ``farm explain``; ``warnings`` what cannot matter; ``refused`` what this builder cannot
-    honour (a key exists all the same); ``profiles`` are by input position; ``weight_bytes`` sizes the build.
+    honour (a key exists all the same); ``profiles`` are by input position.
     """
 
     model: str
@@ -80,7 +80,7 @@ class Identity:
     warnings: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
-    weight_bytes: int = 0
+    custom_ops: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
 
 

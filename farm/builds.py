@@ -107,6 +107,7 @@ class BuildRequest:
     profiles: tuple[Mapping[str, Any], ...]
     parts: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    custom_ops: Mapping[str, str] = field(default_factory=dict)
     weights: str = ""
     capability: str = ""
     priority: int = 0

@@ -45,14 +45,14 @@ ALIASES = {"dgxspark": "gb10", "agxorin": "orin", "jetsonorin": "orin", "jetsont
 
 CAPABILITIES = frozenset(gpu.capability for gpu in GPUS.values())
 
-_NOISE = re.compile(r"nvidia|geforce|tesla|graphics|laptop|gpu|[\s_-]+|\(.*?\)", re.IGNORECASE)
-_FORM = re.compile(r"(sxm\d?|pcie|nvl|hbm\d\w?|\d+gb)+$")
+# Form factors and memory sizes are words of their own; they go before the spaces do, so that "3060 12GB" stays 3060.
+_FORM = re.compile(r"[\s-](sxm\d?|pcie|nvl|hbm\d\w?|\d+\s?gb)\b")
+_NOISE = re.compile(r"nvidia|geforce|tesla|graphics|laptop|generation|gpu|[\s_-]+|\(.*?\)")
 
 
 def plain_name(text: str) -> str:
     """``NVIDIA GeForce RTX 4090`` or ``H100-SXM5-80GB`` as the catalogue writes it: ``rtx4090``, ``h100``."""
-    name = _NOISE.sub("", text.lower().replace("generation", ""))
-    name = _FORM.sub("", name)
+    name = _NOISE.sub("", _FORM.sub(" ", text.lower()))
     return ALIASES.get(name, name)
 
 

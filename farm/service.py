@@ -158,6 +158,7 @@ class Farm:
             profiles=identity.profiles,
             parts=identity.parts,
             settings=identity.given,
+            custom_ops=identity.custom_ops,
             weights=identity.weights,
             capability=identity.capability,
             priority=identity.priority,

@@ -119,9 +119,9 @@ def _parse_place(place: str, text: str, local_gpu: Callable[[], Gpu | None] | No
         return Target(tuple(sorted({member for member in members if isinstance(member, int)})))
     if len(members) > 1:
         return Target(tuple(sorted({m if isinstance(m, int) else m.capability for m in members})))
-    gpu = members[0]
-    assert isinstance(gpu, Gpu)
-    return Target((gpu.capability,), gpu.name, arch=gpu.arch)
+    named = members[0]
+    assert isinstance(named, Gpu)
+    return Target((named.capability,), named.name, arch=named.arch)
 
 
 def _parse_capability(part: str, text: str) -> int | Gpu:
@@ -129,8 +129,8 @@ def _parse_capability(part: str, text: str) -> int | Gpu:
     if match:
         number = int(match[1]) if match[1] else int(match[2]) * 10 + int(match[3])
         if number not in CAPABILITIES:
-            near = ", ".join(capability_name(n) for n in sorted(CAPABILITIES) if n >= 75)
-            raise BadTarget(f"'{part}' in target '{text}' is no compute capability known", f"known: {near}")
+            known = ", ".join(capability_name(n) for n in sorted(CAPABILITIES) if n >= 75)
+            raise BadTarget(f"'{part}' in target '{text}' is no compute capability known", f"known: {known}")
         return number
     gpu = find_gpu(part)
     if gpu is None:

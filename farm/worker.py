@@ -21,10 +21,11 @@ from typing import Any
 import psutil
 
 from farm.builders import AttemptFailed, Builder, Cancelled, Job, Limits, Product, Watch
-from farm.builds import Failure, FailureKind, Lease, decide_retry
+from farm.builds import BuildRequest, Failure, FailureKind, Lease, decide_retry
 from farm.cache import EngineCache
-from farm.errors import BadInput, CorruptBlob, FarmError, LeaseLost, Unavailable
+from farm.errors import BadInput, BadProgram, CorruptBlob, FarmError, LeaseLost, Unavailable
 from farm.forms import Forms
+from farm.hosts.processes import vantage
 from farm.identify import Identifier
 from farm.index import Index, Worker
 from farm.logging import get_logger
@@ -66,7 +67,7 @@ class BuildWorker:
             pid=process.pid,
             born=process.create_time(),
             capabilities=shop.serves,
-            detail={"cores": len(os.sched_getaffinity(0)), "memory": psutil.virtual_memory().total},
+            detail={"vantage": vantage(), "cores": len(os.sched_getaffinity(0)), "memory": psutil.virtual_memory().total},
         )
         self._stopping = threading.Event()
         self._admission = Admission()
@@ -74,6 +75,7 @@ class BuildWorker:
     def open(self) -> None:
         """Show up among the workers."""
         self.shop.scratch.mkdir(parents=True, exist_ok=True)
+        sweep_scratch(self.shop.scratch)
         self.shop.index.register(self.me)
 
     def stop(self) -> None:
@@ -127,14 +129,15 @@ class BuildWorker:
         toolchain = exact_toolchain(request.toolchain)
         watch = heart.watch()
         with self._folder() as folder:
-            program = self._checked_program(lease, folder)
+            program = self.shop.forms.program(request.program, request.program_format, folder)
+            told = self._checked(program, request)
             started = time.monotonic()
             form = self.shop.forms.get(program, request.program, request.program_format, watch)
             exported = time.monotonic() - started
             job = Job(
                 toolchain=toolchain,
                 form=form,
-                settings=request.told,
+                settings=told,
                 capabilities=tuple(capability_name(n) for n in target_of(request.target).capabilities),
                 profiles=named_profiles(request.profiles, form.inputs),
                 folder=folder,
@@ -151,24 +154,21 @@ class BuildWorker:
             heart.check()
             self.shop.cache.commit(lease, product.plan, manifest, built)
 
-    def _checked_program(self, lease: Lease, folder: Path) -> Path:
-        """The program's file, verified, and its key computed anew: a client's word is never taken for it.
+    def _checked(self, program: Path, request: BuildRequest) -> Mapping[str, Any]:
+        """What the builder is to be told, after the key was computed anew: a client's word is never taken for it.
 
         This closes the gap between a client's look at a file and its upload, and keeps a wrong or hostile
         client from naming one program's engine by another's key (DESIGN, promises 1 and 5).
         """
-        request = lease.build.request
-        path = self.shop.forms.program(request.program, request.program_format, folder)
-        recipe = self.shop.identifier.recompute(path, request)
-        if recipe != (request.key, request.recipe):
-            raise AttemptFailed(
-                Failure(
-                    FailureKind.PERMANENT,
-                    f"{request.model} is not what its key was computed from: the file changed while it was submitted",
-                    "ask again now that the file is whole",
-                )
+        keyed = self.shop.identifier.recompute(program, request)
+        if (keyed.key, keyed.recipe) != (request.key, request.recipe):
+            raise BadProgram(
+                f"{request.model} is not what its key was computed from: the file changed while it was submitted",
+                "ask again now that the file is whole",
             )
-        return path
+        if keyed.effective.refused:
+            raise BadInput(keyed.effective.refused[0])
+        return keyed.effective.told
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -228,6 +228,14 @@ def defect(error: Exception) -> Failure:
         f"a defect of farm's own: {type(error).__name__}: {error}",
         "please report it, with the log of the worker",
     )
+
+
+def sweep_scratch(scratch: Path) -> None:
+    """Remove what workers of this machine left behind when they were killed: folders named after their pid."""
+    for folder in (*scratch.glob("build-*-*"), *scratch.glob("forms/form-*-*")):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def target_of(text: str) -> Target:

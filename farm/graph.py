@@ -1,0 +1,357 @@
+"""The canonical digest of a dataflow graph: one algorithm, fed by three front ends.
+
+A front end (``.pt2`` JSON, ONNX, a live FX graph) describes its program as a ``Graph``: nodes in an order
+where operands come first, each with an encoded operator and arguments (``head``), the nodes it refers to
+(``refs``) and what its results are (``metas``). ``canonicalise`` then
+
+1. walks from the roots (outputs in order, mutated state, effects in order, assertions), operands first, so
+   that dead code, names and the order of independent nodes drop out;
+2. numbers symbols, lifted tensors and devices by first use on that walk;
+3. gives equal nodes (same head, metas and operands) one record, as a Merkle digest would;
+4. digests the records, the inputs (unused ones too), the outputs in order with their structure, and ranges.
+
+The walk's order follows from the structure alone, so equal programs give equal bytes; a record names its
+operands by number, so the bytes determine the program up to what drops out. ``Canonical.node_digests``
+gives the Merkle digest of each node, for ``farm explain`` and for settings that single nodes out.
+
+Nothing here recurses: a subgraph's nodes are nodes like others, which their owner refers to; parameters of
+a subgraph are leaves named by nesting level and position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from farm.canonical import digest, encode
+from farm.graph_dims import Numbering, Range, bounds, holds, text
+from farm.graph_effects import Versions, versions
+from farm.graph_symbols import Call, Expr, Sym
+
+Ref = tuple[int, tuple[int, ...]]
+"""A value: the node that makes it, and which of its results (``()`` the only one; ``(1, 0)`` the first of
+the list that is the second)."""
+
+
+class Meta:
+    """What a value is: dtype, dims (ints or expressions), device, layout. Interned by ``Graph.meta``.
+
+    A symbolic scalar has the dtype ``"int"``, ``"float"`` or ``"bool"`` and its expression as the only dim.
+    """
+
+    __slots__ = ("code", "device", "dims", "dtype", "layout", "scalar")
+
+    def __init__(self, dtype: str, dims: tuple[Expr, ...], device: str, layout: str, scalar: bool) -> None:
+        self.dtype, self.dims, self.device, self.layout, self.scalar = dtype, dims, device, layout, scalar
+        self.code = b""
+
+
+class Node:
+    """One operation. ``writes``: positions in ``refs`` that it writes to; ``inner``: positions that are its
+    subgraphs' roots rather than operands; ``aliases``: a result may share memory with an operand."""
+
+    __slots__ = ("aliases", "head", "inner", "metas", "name", "op", "refs", "source", "writes")
+
+    def __init__(
+        self,
+        op: str,
+        head: bytes,
+        refs: tuple[int, ...],
+        metas: tuple[Meta, ...],
+        name: str = "",
+        source: object = None,
+    ) -> None:
+        self.op, self.head, self.refs, self.metas, self.name, self.source = (
+            op,
+            head,
+            refs,
+            metas,
+            name,
+            source,
+        )
+        self.writes: tuple[int, ...] = ()
+        self.inner: tuple[int, ...] = ()
+        self.aliases = False
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An argument of the program: a tensor or symbolic scalar (``node``, ``meta``), or a constant."""
+
+    name: str
+    node: int | None
+    meta: Meta | None
+    constant: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A result: ``kind`` (``user``, ``buffer_mutation`` …), its value or constant, and what it overwrites."""
+
+    kind: str
+    value: Ref | None
+    constant: Any = None
+    target: int | None = None
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Graph:
+    """A program as its front end describes it. Nodes only refer to nodes before them."""
+
+    nodes: list[Node] = field(default_factory=list)
+    inputs: list[Input] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    effects: list[int] = field(default_factory=list)
+    asserts: list[tuple[int, Expr | None]] = field(default_factory=list)
+    leaves: dict[int, int] = field(default_factory=dict)
+    """Nodes that stand for lifted tensors (parameters, buffers, constants), with the tensor's number."""
+    structure: Any = None
+    ranges: dict[str, Range] = field(default_factory=dict)
+    expression_ranges: list[tuple[Expr, Range]] = field(default_factory=list)
+    dialect: str = "torch"
+    _metas: dict[tuple[object, ...], Meta] = field(default_factory=dict)
+
+    def add(self, node: Node) -> int:
+        """Append ``node``; its number."""
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def meta(
+        self, dtype: str, dims: tuple[Expr, ...], device: str = "", layout: str = "", scalar: bool = False
+    ) -> Meta:
+        """The one ``Meta`` of this graph with these parts."""
+        key = (dtype, dims, device, layout, scalar)
+        found = self._metas.get(key)
+        if found is None:
+            found = self._metas[key] = Meta(dtype, dims, device, layout, scalar)
+        return found
+
+    def leaf(self, op: str, parts: Sequence[Any], meta: Meta | None, name: str = "") -> int:
+        """Append a node without operands (an input, a subgraph's parameter)."""
+        return self.add(Node(op, encode([op, *parts]), (), () if meta is None else (meta,), name))
+
+    def lifted(self, tensor: int, meta: Meta, name: str) -> int:
+        """Append the leaf that stands for lifted tensor ``tensor``."""
+        number = self.add(Node("lifted", b"", (), (meta,), name))
+        self.leaves[number] = tensor
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A canonical symbol's range, and the name that the program gave it."""
+
+    minimum: int | None
+    maximum: int | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Canonical:
+    """A graph in canonical form. ``records[i]`` is ``(body, operands)``; ``record_of`` maps live nodes."""
+
+    structure_digest: str
+    records: list[tuple[bytes, tuple[int, ...]]]
+    record_of: dict[int, int]
+    order: list[int]
+    """Live nodes, operands first, in canonical order."""
+    lifted: list[int]
+    """Lifted tensors in order of first use; those never used are not in it."""
+    symbols: dict[str, Symbol]
+    names: dict[str, str]
+
+    def node_digests(self) -> list[str]:
+        """The Merkle digest of each record, in canonical order."""
+        raw: list[bytes] = []
+        for body, operands in self.records:
+            content = encode([body, [raw[operand] for operand in operands]])
+            raw.append(hashlib.sha256(b"farm node " + content).digest())
+        return ["sha256:" + one.hex() for one in raw]
+
+
+def canonicalise(graph: Graph) -> Canonical:
+    """The canonical form and structure digest of ``graph``.
+
+    The digest covers every lifted tensor by dtype, shape and position only (one number for tensors that are
+    one), so constants and weights are for the caller to add.
+    """
+    return _Canonicaliser(graph).run()
+
+
+def _list(body: bytes) -> bytes:
+    return b"l%d:%b" % (len(body), body)
+
+
+_INTS = tuple(encode(number) for number in range(4096))
+
+
+def _int(number: int) -> bytes:
+    return _INTS[number] if number < 4096 else encode(number)
+
+
+class _Canonicaliser:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.numbering = Numbering()
+        self.devices: dict[str, int] = {}
+        self.lifted: dict[int, int] = {}
+        self.records: list[tuple[bytes, tuple[int, ...]]] = []
+        self.record_of: dict[int, int] = {}
+        self.order: list[int] = []
+        self._known: dict[bytes, int] = {}
+        self._seen = bytearray(len(graph.nodes))
+
+    def run(self) -> Canonical:
+        graph = self.graph
+        memory = versions(graph.nodes) if any(node.writes for node in graph.nodes) else None
+        inputs = [self._input(one) for one in graph.inputs]
+        outputs = [self._output(one, memory) for one in graph.outputs]
+        state = [] if memory is None else self._state(memory)
+        effects = [self._record(node, memory) for node in graph.effects]
+        asserts = {self._record(node, memory) for node in self._needed_asserts()}
+        whole = {
+            "dialect": graph.dialect,
+            "inputs": inputs,
+            "outputs": outputs,
+            "structure": graph.structure,
+            "state": state,
+            "effects": effects,
+            "asserts": sorted(asserts),
+            "records": [encode([body, list(operands)]) for body, operands in self.records],
+            "ranges": self._ranges(),
+        }
+        found = digest("graph structure", whole)
+        symbols = {new: Symbol(*self._range(old), old) for old, new in self.numbering.names.items()}
+        return Canonical(
+            found, self.records, self.record_of, self.order, list(self.lifted), symbols, self.numbering.names
+        )
+
+    def _input(self, one: Input) -> Any:
+        if one.meta is None:
+            return ["constant", one.constant]
+        return ["value", self._meta(one.meta)]
+
+    def _output(self, one: Output, memory: Versions | None) -> Any:
+        target = None if one.target is None else self._record(one.target, memory)
+        if one.value is None:
+            return [one.kind, target, "constant", one.constant]
+        node, path = one.value
+        version = None if memory is None else memory.final(node)
+        made = self._record(node, memory)
+        return [one.kind, target, made, list(path), self._version(version, memory)]
+
+    def _state(self, memory: Versions) -> Any:
+        """Inputs and lifted tensors that are written to in place, each with the last write."""
+        leaves = [one.node for one in self.graph.inputs if one.node is not None]
+        found = []
+        for leaf in (*leaves, *self.graph.leaves):
+            version = memory.final(leaf)
+            if version is not None:
+                found.append([self._record(leaf, memory), self._version(version, memory)])
+        return found
+
+    def _version(self, version: int | None, memory: Versions | None) -> int | None:
+        return None if version is None else self._record(version, memory)
+
+    def _needed_asserts(self) -> Iterable[int]:
+        """Assertions that the ranges do not already imply: those add nothing."""
+        ranges = self.graph.ranges
+        for node, condition in self.graph.asserts:
+            if condition is None or not holds(condition, ranges):
+                yield node
+
+    def _record(self, root: int, memory: Versions | None) -> int:
+        """The record of ``root``; its operands' first, by an explicit stack."""
+        if self._seen[root] == 2:
+            return self.record_of[root]
+        seen, nodes, stack = self._seen, self.graph.nodes, [root]
+        reads = {} if memory is None else memory.reads
+        while stack:
+            number = stack[-1]
+            if not seen[number]:
+                seen[number] = 1
+                operands = nodes[number].refs
+                if reads and number in reads:
+                    operands = operands + tuple(version for _, version in reads[number])
+                pending = [operand for operand in operands if not seen[operand]]
+                if pending:
+                    pending.reverse()
+                    stack.extend(pending)
+                    continue
+            stack.pop()
+            if seen[number] != 2:
+                seen[number] = 2
+                self._add_record(number, reads.get(number, ()) if reads else ())
+        return self.record_of[root]
+
+    def _add_record(self, number: int, reads: Sequence[tuple[int, int]]) -> None:
+        node, record_of = self.graph.nodes[number], self.record_of
+        head = node.head or self._lifted_head(number)
+        operands = tuple([record_of[operand] for operand in node.refs])
+        body = head + _list(b"".join([meta.code or self._meta_code(meta) for meta in node.metas]))
+        if reads:
+            operands += tuple(record_of[version] for _, version in reads)
+            body += encode([position for position, _ in reads])
+        key = body + b"".join([_int(operand) for operand in operands])
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = len(self.records)
+            self.records.append((body, operands))
+        record_of[number] = found
+        self.order.append(number)
+
+    def _lifted_head(self, number: int) -> bytes:
+        tensor = self.graph.leaves[number]
+        return encode(["lifted", self.lifted.setdefault(tensor, len(self.lifted))])
+
+    def _meta_code(self, meta: Meta) -> bytes:
+        meta.code = encode(self._meta(meta))
+        return meta.code
+
+    def _meta(self, meta: Meta) -> Any:
+        dims = [self._dim(dim) for dim in meta.dims]
+        if meta.scalar:
+            return ["scalar", meta.dtype, dims]
+        device = self.devices.setdefault(meta.device, len(self.devices))
+        return ["tensor", meta.dtype, dims, device, meta.layout]
+
+    def _dim(self, dim: Expr) -> int | str:
+        if type(dim) is int:
+            return dim
+        known = self.numbering.names.get(dim.name) if isinstance(dim, Sym) else None
+        if known is not None:
+            return known
+        canonical = self.numbering.canonical(dim)
+        return canonical if type(canonical) is int else text(canonical)
+
+    def _range(self, name: str) -> Range:
+        return self.graph.ranges.get(name, (None, None))
+
+    def _ranges(self) -> Any:
+        """Ranges of the numbered symbols, then those of expressions that say more than the symbols do."""
+        names = self.numbering.names
+        plain = [[new, *self._range(old)] for old, new in names.items()]
+        known: Mapping[str, Range] = {new: self._range(old) for old, new in names.items()}
+        extra = []
+        for expr, (low, high) in self.graph.expression_ranges:
+            if not all(symbol in names for symbol in _symbols(expr)):
+                continue
+            canonical = self.numbering.canonical(expr)
+            least, most = bounds(canonical, known)
+            if _tighter(low, least, 1) or _tighter(high, most, -1):
+                extra.append([text(canonical), low, high])
+        return [plain, sorted(extra)]
+
+
+def _tighter(given: int | None, implied: int | None, sign: int) -> bool:
+    """Whether a bound says more than the implied one (``sign`` 1 for lower bounds, -1 for upper)."""
+    return given is not None and (implied is None or sign * given > sign * implied)
+
+
+def _symbols(expr: Expr) -> list[str]:
+    if isinstance(expr, Sym):
+        return [expr.name]
+    return [name for arg in expr.args for name in _symbols(arg)] if isinstance(expr, Call) else []

@@ -1,0 +1,1 @@
+"""What this machine is: its GPU by NVML, its processes by psutil. Nothing here knows of builds."""

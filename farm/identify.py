@@ -1,0 +1,156 @@
+"""From what a user asks to keys: models opened, targets and toolchains resolved, profiles derived.
+
+Callers are ``service`` (for clients) and ``worker`` (which trusts no client's key and computes it again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from farm import keys, placement
+from farm.asks import Ask, GivenProfile, Identity
+from farm.builds import BuildRequest
+from farm.compilation import CompilationSettings
+from farm.errors import BadProgram, BadTarget
+from farm.gpus import Gpu
+from farm.profiles import resolve
+from farm.programs import Program, open_program
+from farm.store import Blob, BlobStore
+from farm.targets import TargetRequest, parse_target
+from farm.toolchains import PINNED, Toolchain, ToolchainSpec, exact_toolchain
+
+if TYPE_CHECKING:
+    from farm.programs.weights import WeightsMemory
+
+
+class Identifier:
+    """Opens each model once. ``installed`` lists this machine's toolchains, ``local_gpu`` its GPU.
+
+    One thread at a time may use a client's; a worker's threads share one, whose programs are read-only.
+    """
+
+    def __init__(
+        self,
+        *,
+        default_targets: Sequence[str] = (),
+        default_toolchain: str = "",
+        installed: Callable[[], Sequence[Toolchain]],
+        local_gpu: Callable[[], Gpu | None],
+        memory: WeightsMemory | None = None,
+    ) -> None:
+        self._default_targets = tuple(default_targets)
+        self._default_toolchain = default_toolchain
+        self._installed = installed
+        self._local_gpu = local_gpu
+        self._memory = memory
+        self._programs: dict[tuple[Path, tuple[tuple[str, str], ...]], Program] = {}
+        self._recomputed: dict[str, Program] = {}
+
+    # -- for clients -------------------------------------------------------------------------------------------
+
+    def identify(self, asks: Sequence[Ask]) -> list[Identity]:
+        """One identity for each ask × target; ``BadInput`` names what cannot be asked, before anything is built."""
+        return [self._identity(ask, request) for ask in asks for request in self._targets(ask)]
+
+    def program(self, model: str, custom_ops: Mapping[str, str] | None = None) -> Program:
+        """The program at ``model``, opened once."""
+        path = Path(model).expanduser()
+        slot = (path, tuple(sorted((custom_ops or {}).items())))
+        if slot not in self._programs:
+            if not path.exists():
+                raise BadProgram(f"{model}: there is no such file", "give the path of a .pt2 or .onnx file")
+            self._programs[slot] = open_program(path, custom_ops=custom_ops, memory=self._memory)
+        return self._programs[slot]
+
+    def pack(self, path: Path, store: BlobStore) -> Blob:
+        """Put a model into the store; an ONNX model goes in with its external data."""
+        return store.put_file(path)
+
+    def _targets(self, ask: Ask) -> list[TargetRequest]:
+        texts = [ask.target] if ask.target else list(self._default_targets) or ["local"]
+        return [parse_target(text, self._local_gpu) for text in texts]
+
+    def toolchain(self, spec: ToolchainSpec | None) -> Toolchain:
+        """The exact toolchain for what was asked: named, else configured, else installed here, else pinned.
+
+        The last lets a machine without TensorRT compute the keys that its own release's builders use.
+        """
+        candidates = [exact_toolchain(self._default_toolchain)] if self._default_toolchain else []
+        candidates += [*self._installed(), exact_toolchain(PINNED)]
+        if spec is None:
+            return candidates[0]
+        exact = spec.exact()
+        if exact is not None:
+            return exact
+        for candidate in candidates:
+            if spec.admits(candidate):
+                return candidate
+        raise BadTarget(
+            f"no version of {spec.flavour} is known here",
+            f"name it, as in @{spec.flavour}==10.14.1, or set FARM_TOOLCHAIN",
+        )
+
+    def _identity(self, ask: Ask, request: TargetRequest) -> Identity:
+        program = self.program(ask.model, ask.custom_ops)
+        toolchain = self.toolchain(request.toolchain)
+        profiles = resolve(program.inputs, program.symbols, [_given(profile) for profile in ask.profiles])
+        canonical = tuple(profile.canonical() for profile in profiles)
+        keyed = keys.compute(facts(program), canonical, ask.settings, toolchain, request.target)
+        refused = [*keyed.effective.refused, placement.unsupported(toolchain, request.target)]
+        return Identity(
+            model=ask.model,
+            path=program.path,
+            target=str(request.target),
+            toolchain=str(toolchain),
+            key=keyed.key,
+            recipe=keyed.recipe,
+            graph=program.graph_digest,
+            weights=keyed.weights,
+            settings=keyed.effective.key,
+            told=keyed.effective.told,
+            profiles=canonical,
+            parts=keyed.parts,
+            capability=placement.capability(toolchain, request.target, keyed.effective.key),
+            format=program.format,
+            inputs=tuple(spec.name for spec in program.inputs),
+            outputs=tuple(spec.name for spec in program.outputs),
+            given=ask.settings.given(),
+            warnings=keyed.effective.warnings,
+            inert=keyed.effective.inert,
+            refused=tuple(reason for reason in refused if reason),
+            custom_ops=ask.custom_ops,
+            priority=ask.priority,
+        )
+
+    # -- for workers -------------------------------------------------------------------------------------------
+
+    def recompute(self, path: Path, request: BuildRequest) -> keys.Keyed:
+        """Key and recipe of a stored build, from the stored program itself; nothing that a client said of its
+        digests, or of what the builder is to be told, is used. The program is opened once per content."""
+        program = self._recomputed.get(request.program)
+        if program is None:
+            program = open_program(path, custom_ops=request.custom_ops, memory=None)
+            self._recomputed[request.program] = program
+        settings = CompilationSettings.from_mapping(request.settings)
+        target = parse_target(request.target).target
+        toolchain = exact_toolchain(request.toolchain)
+        return keys.compute(facts(program), request.profiles, settings, toolchain, target)
+
+
+def facts(program: Program) -> keys.ProgramFacts:
+    """What keys need of a program."""
+    return keys.ProgramFacts(
+        format=program.format,
+        graph=program.graph_digest,
+        weights_content=program.weights.content_digest,
+        weights_metadata=program.weights.metadata_digest(),
+        operators=program.operators,
+        match_nodes=program.match_nodes,
+    )
+
+
+def _given(profile: GivenProfile) -> dict[str, Mapping[str, tuple[int, ...]]]:
+    return {"min": profile.min, "opt": profile.opt, "max": profile.max}
+
