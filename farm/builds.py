@@ -36,9 +36,7 @@ ACTIVE = frozenset({BuildState.QUEUED, BuildState.RUNNING})
 # failed or cancelled one never comes back: asking again makes a new build, so that history stays history.
 _AFTER: Mapping[BuildState, frozenset[BuildState]] = {
     BuildState.QUEUED: frozenset({BuildState.RUNNING, BuildState.CANCELLED, BuildState.FAILED}),
-    BuildState.RUNNING: frozenset(
-        {BuildState.QUEUED, BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED}
-    ),
+    BuildState.RUNNING: frozenset({BuildState.QUEUED, BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED}),
     BuildState.SUCCEEDED: frozenset(),
     BuildState.FAILED: frozenset(),
     BuildState.CANCELLED: frozenset(),

@@ -40,7 +40,7 @@ class EngineCache:
         self.namespaces = tuple(namespaces)
 
     def lookup(self, identities: Sequence[Identity]) -> list[Found | Miss]:
-        """A hit or a miss for each, in a few statements. What each miss was made of is recorded."""
+        """A hit or a miss for each, in a few statements."""
         wanted = [Wanted(item.key, item.recipe, item.weights) for item in identities]
         found = self.index.find(wanted, self.namespaces)
         gone = self.store.missing({hit.engine.digest for hit in found if hit})
@@ -53,13 +53,7 @@ class EngineCache:
                 answers.append(Miss(BLOB_LOST))
             else:
                 answers.append(hit)
-        self._record(identities, answers)
         return answers
-
-    def _record(self, identities: Sequence[Identity], answers: Sequence[Found | Miss]) -> None:
-        missed = [item for item, answer in zip(identities, answers, strict=True) if isinstance(answer, Miss)]
-        if missed:
-            self.index.record_parts([key_parts(item) for item in missed])
 
     def fetch(self, engine: Engine, dest: Path) -> None:
         """Place the plan at ``dest``, verified. ``Missing`` when its bytes are gone; ``CorruptBlob`` when they are

@@ -28,7 +28,7 @@ def encode(value: Any) -> bytes:
     return b"".join(parts)
 
 
-def _encode(value: Any, parts: list[bytes]) -> None:  # noqa: C901 - one branch a type, nothing else
+def _encode(value: Any, parts: list[bytes]) -> None:
     if value is None:
         parts.append(b"n0:")
     elif value is True:

@@ -176,9 +176,7 @@ class CompilationSettings:
 
     def given(self) -> Mapping[str, Json]:
         """The fields that differ from their defaults, as canonical JSON values, in the table's order."""
-        return {
-            name: json_of(value) for name, value in self._values().items() if value != FIELDS[name].default
-        }
+        return {name: json_of(value) for name, value in self._values().items() if value != FIELDS[name].default}
 
     def as_mapping(self) -> Mapping[str, Json]:
         """Every field as a canonical JSON value, in the table's order."""
@@ -197,9 +195,7 @@ def parse_value(name: str, text: str) -> Json:
     return json_of(_read(find_field(name), text))
 
 
-def effective(
-    settings: CompilationSettings, *, flavour: str, version: str, subgraph: bool = False
-) -> Effective:
+def effective(settings: CompilationSettings, *, flavour: str, version: str, subgraph: bool = False) -> Effective:
     """What ``settings`` come to with one toolchain: its key's and recipe's part, and what to tell people.
 
     ``flavour`` is ``tensorrt``, ``tensorrt_rtx`` (one engine of the whole program, through ONNX) or

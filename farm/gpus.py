@@ -41,7 +41,13 @@ GPUS: dict[str, Gpu] = {
     for capability, names in table.items()
     for name in names.split()
 }
-ALIASES = {"dgxspark": "gb10", "agxorin": "orin", "jetsonorin": "orin", "jetsonthor": "thor", "rtx6000": "quadrortx6000"}
+ALIASES = {
+    "dgxspark": "gb10",
+    "agxorin": "orin",
+    "jetsonorin": "orin",
+    "jetsonthor": "thor",
+    "rtx6000": "quadrortx6000",
+}
 
 CAPABILITIES = frozenset(gpu.capability for gpu in GPUS.values())
 

@@ -95,6 +95,7 @@ class Output:
     constant: Any = None
     target: int | None = None
     name: str = ""
+    meta: Meta | None = None
 
 
 @dataclass(slots=True)
@@ -112,6 +113,8 @@ class Graph:
     ranges: dict[str, Range] = field(default_factory=dict)
     expression_ranges: list[tuple[Expr, Range]] = field(default_factory=list)
     dialect: str = "torch"
+    dropped: list[tuple[str, str, int]] = field(default_factory=list)
+    """Calls that do nothing and have no node: name, operator, and the node whose result is theirs."""
     _metas: dict[tuple[object, ...], Meta] = field(default_factory=dict)
 
     def add(self, node: Node) -> int:
@@ -162,6 +165,8 @@ class Canonical:
     """Lifted tensors in order of first use; those never used are not in it."""
     symbols: dict[str, Symbol]
     names: dict[str, str]
+    written: list[int]
+    """Inputs and lifted tensors that the program writes to in place."""
 
     def node_digests(self) -> list[str]:
         """The Merkle digest of each record, in canonical order."""
@@ -192,6 +197,12 @@ def _int(number: int) -> bytes:
     return _INTS[number] if number < 4096 else encode(number)
 
 
+def _encoded(body: bytes, operands: tuple[int, ...]) -> bytes:
+    """``encode([body, operands])``, without walking it."""
+    inner = b"y%d:%b" % (len(body), body) + _list(b"".join([_int(operand) for operand in operands]))
+    return _list(inner)
+
+
 class _Canonicaliser:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -201,6 +212,7 @@ class _Canonicaliser:
         self.records: list[tuple[bytes, tuple[int, ...]]] = []
         self.record_of: dict[int, int] = {}
         self.order: list[int] = []
+        self.written: list[int] = []
         self._known: dict[bytes, int] = {}
         self._seen = bytearray(len(graph.nodes))
 
@@ -220,13 +232,20 @@ class _Canonicaliser:
             "state": state,
             "effects": effects,
             "asserts": sorted(asserts),
-            "records": [encode([body, list(operands)]) for body, operands in self.records],
+            "records": b"".join([_encoded(body, operands) for body, operands in self.records]),
             "ranges": self._ranges(),
         }
         found = digest("graph structure", whole)
         symbols = {new: Symbol(*self._range(old), old) for old, new in self.numbering.names.items()}
         return Canonical(
-            found, self.records, self.record_of, self.order, list(self.lifted), symbols, self.numbering.names
+            structure_digest=found,
+            records=self.records,
+            record_of=self.record_of,
+            order=self.order,
+            lifted=list(self.lifted),
+            symbols=symbols,
+            names=self.numbering.names,
+            written=self.written,
         )
 
     def _input(self, one: Input) -> Any:
@@ -250,6 +269,7 @@ class _Canonicaliser:
         for leaf in (*leaves, *self.graph.leaves):
             version = memory.final(leaf)
             if version is not None:
+                self.written.append(leaf)
                 found.append([self._record(leaf, memory), self._version(version, memory)])
         return found
 

@@ -46,9 +46,7 @@ def versions(nodes: Sequence[Operation]) -> Versions:
     for number, node in enumerate(nodes):
         roots = [_root(parents, operand) for operand in node.refs]
         seen = tuple(
-            (position, last[root])
-            for position, root in enumerate(roots)
-            if root in last and position not in node.inner
+            (position, last[root]) for position, root in enumerate(roots) if root in last and position not in node.inner
         )
         if seen:
             reads[number] = seen

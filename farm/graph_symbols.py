@@ -267,11 +267,7 @@ class _Parser:
         while self._take(","):
             kind, word = self.tokens[self.at]
             truth = self.tokens[self.at + 2] if self.at + 2 < len(self.tokens) else ("", "")
-            if (
-                kind != "name"
-                or self.tokens[self.at + 1] != ("mark", "=")
-                or truth[1] not in ("True", "False")
-            ):
+            if kind != "name" or self.tokens[self.at + 1] != ("mark", "=") or truth[1] not in ("True", "False"):
                 raise refuse(self.text, "a symbol's assumptions are not names set to True or False")
             assumptions.append((word, truth[1] == "True"))
             self.at += 3
@@ -329,8 +325,6 @@ class _Parser:
             raise refuse(self.text, "a power is too large")
         if name in ("Add", "Mul", "Max", "Min", "And", "Or"):
             args = tuple(
-                inner
-                for arg in args
-                for inner in (arg.args if isinstance(arg, Call) and arg.name == name else (arg,))
+                inner for arg in args for inner in (arg.args if isinstance(arg, Call) and arg.name == name else (arg,))
             )
         return Call(name, args)

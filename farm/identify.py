@@ -22,7 +22,7 @@ from farm.targets import TargetRequest, parse_target
 from farm.toolchains import PINNED, Toolchain, ToolchainSpec, exact_toolchain
 
 if TYPE_CHECKING:
-    from farm.programs.weights import WeightsMemory
+    from farm.programs.memory import WeightsMemory
 
 
 class Identifier:
@@ -97,26 +97,27 @@ class Identifier:
         toolchain = self.toolchain(request.toolchain)
         profiles = resolve(program.inputs, program.symbols, [_given(profile) for profile in ask.profiles])
         canonical = tuple(profile.canonical() for profile in profiles)
-        keyed = keys.compute(facts(program), canonical, ask.settings, toolchain, request.target)
-        refused = [*keyed.effective.refused, placement.unsupported(toolchain, request.target)]
+        target, settings = keys.one_windows(request.target, ask.settings)
+        keyed = keys.compute(facts(program), canonical, settings, toolchain, target)
+        refused = [*keyed.effective.refused, placement.unsupported(toolchain, target)]
         return Identity(
             model=ask.model,
             path=program.path,
-            target=str(request.target),
+            target=str(target),
             toolchain=str(toolchain),
             key=keyed.key,
             recipe=keyed.recipe,
-            graph=program.graph_digest,
+            graph=program.structure_digest,
             weights=keyed.weights,
-            settings=keyed.effective.key,
+            settings=keyed.parts["settings"],
             told=keyed.effective.told,
             profiles=canonical,
             parts=keyed.parts,
-            capability=placement.capability(toolchain, request.target, keyed.effective.key),
+            capability=placement.capability(toolchain, target, keyed.effective.key),
             format=program.format,
             inputs=tuple(spec.name for spec in program.inputs),
             outputs=tuple(spec.name for spec in program.outputs),
-            given=ask.settings.given(),
+            given=settings.given(),
             warnings=keyed.effective.warnings,
             inert=keyed.effective.inert,
             refused=tuple(reason for reason in refused if reason),
@@ -126,31 +127,33 @@ class Identifier:
 
     # -- for workers -------------------------------------------------------------------------------------------
 
-    def recompute(self, path: Path, request: BuildRequest) -> keys.Keyed:
+    def recompute(self, path: Path, request: BuildRequest) -> tuple[keys.Keyed, Program]:
         """Key and recipe of a stored build, from the stored program itself; nothing that a client said of its
         digests, or of what the builder is to be told, is used. The program is opened once per content."""
         program = self._recomputed.get(request.program)
         if program is None:
-            program = open_program(path, custom_ops=request.custom_ops, memory=None)
+            program = open_program(path, custom_ops=request.custom_ops)
+            program.weights.content_digest()
             self._recomputed[request.program] = program
         settings = CompilationSettings.from_mapping(request.settings)
         target = parse_target(request.target).target
         toolchain = exact_toolchain(request.toolchain)
-        return keys.compute(facts(program), request.profiles, settings, toolchain, target)
+        return keys.compute(facts(program), request.profiles, settings, toolchain, target), program
 
 
 def facts(program: Program) -> keys.ProgramFacts:
     """What keys need of a program."""
     return keys.ProgramFacts(
         format=program.format,
-        graph=program.graph_digest,
+        graph=program.structure_digest,
         weights_content=program.weights.content_digest,
-        weights_metadata=program.weights.metadata_digest(),
+        weights_metadata=program.weights.metadata_digest,
+        constants=lambda: program.graph_digest,
         operators=program.operators,
+        uses_float64=program.uses_float64,
         match_nodes=program.match_nodes,
     )
 
 
 def _given(profile: GivenProfile) -> dict[str, Mapping[str, tuple[int, ...]]]:
     return {"min": profile.min, "opt": profile.opt, "max": profile.max}
-

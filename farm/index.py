@@ -224,7 +224,12 @@ class Index(Protocol):
         ...
 
     def builds(
-        self, *, prefix: str = "", ids: Collection[str] | None = None, states: Collection[BuildState] = (), limit: int = 1000
+        self,
+        *,
+        prefix: str = "",
+        ids: Collection[str] | None = None,
+        states: Collection[BuildState] = (),
+        limit: int = 1000,
     ) -> list[Build]:
         """Builds, newest first; by shortened id, among ``ids``, or in ``states``."""
         ...

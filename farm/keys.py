@@ -9,7 +9,7 @@ per recipe; a look-up by key takes any recipe's engine and prefers the exact one
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from farm.canonical import digest
@@ -25,15 +25,19 @@ QUANTISED = ("quantize", "dequantize")
 class ProgramFacts:
     """What a key needs of a program: digests, and nothing of names.
 
-    ``weights_content`` and ``weights_metadata`` are the two weights digests; ``operators`` the qualified names of
-    the operators used; ``match_nodes`` turns node-name patterns into the digests of the nodes that they match.
+    ``graph`` covers the structure, every tensor in it by metadata alone; ``weights_content`` every tensor by
+    content, constants included; ``weights_metadata`` the weights by metadata, and ``constants`` the constants by
+    content, for engines that serve every fine-tune. ``operators`` are the qualified names of the operators used;
+    ``match_nodes`` turns node-name patterns into the digests of the nodes that they match.
     """
 
     format: str
     graph: str
     weights_content: Callable[[], str]
-    weights_metadata: str
+    weights_metadata: Callable[[], str]
+    constants: Callable[[], str]
     operators: frozenset[str]
+    uses_float64: bool
     match_nodes: Callable[[Sequence[str]], Sequence[str]]
 
 
@@ -61,6 +65,7 @@ def compute(
 
     ``profiles`` are canonical profiles (``Profile.canonical``), by input position, in the order they were given.
     """
+    target, settings = one_windows(target, settings)
     told = effective(settings, flavour=toolchain.flavour, version=toolchain.version)
     content = program.weights_content()
     policy = weights_policy(told.key, program.operators)
@@ -72,12 +77,12 @@ def compute(
     }
     keyed = {
         **shared,
-        "settings": _nodes_for_patterns(told.key, program),
-        "weights": {"policy": policy, "digest": content if policy == "content" else program.weights_metadata},
+        "settings": _of_program(told.key, program),
+        "weights": _weights(policy, content, program),
     }
     made = {
         **shared,
-        "settings": _nodes_for_patterns(told.recipe, program),
+        "settings": _of_program(told.recipe, program),
         "weights": content,
         "exporter": dict(EXPORTER) if program.format == "pt2" else None,
         # A hardware-compatible engine may be built on any GPU of its class, yet this very build was asked of one.
@@ -86,6 +91,12 @@ def compute(
     recipe = digest("recipe", made)
     parts = {**keyed, "recipe": {"settings": made["settings"], "exporter": made["exporter"], "weights": content}}
     return Keyed(digest("key", keyed), recipe, content, policy, parts, told)
+
+
+def _weights(policy: str, content: str, program: ProgramFacts) -> dict[str, str]:
+    if policy == "content":
+        return {"policy": policy, "digest": content}
+    return {"policy": policy, "digest": program.weights_metadata(), "constants": program.constants()}
 
 
 def weights_policy(settings: Mapping[str, Any], operators: frozenset[str]) -> str:
@@ -106,11 +117,24 @@ def weights_policy(settings: Mapping[str, Any], operators: frozenset[str]) -> st
     return "content" if reads else "metadata"
 
 
-def _nodes_for_patterns(settings: Mapping[str, Any], program: ProgramFacts) -> dict[str, Any]:
-    """Patterns over node names say nothing once names drop out: the nodes that they match stand in for them."""
+def one_windows(target: Target, settings: CompilationSettings) -> tuple[Target, CompilationSettings]:
+    """``/windows`` and ``enable_cross_compile_for_windows`` are one thing (DESIGN, Targets): either brings the other."""
+    windows = target.os == "windows" or settings.enable_cross_compile_for_windows
+    os = "windows" if windows else target.os
+    return replace(target, os=os), settings.replace(enable_cross_compile_for_windows=windows)
+
+
+def _of_program(settings: Mapping[str, Any], program: ProgramFacts) -> dict[str, Any]:
+    """Settings as they bear on this very program.
+
+    Patterns over node names say nothing once names drop out: the nodes that they match stand in for them. And
+    ``truncate_double`` cannot matter where nothing is a double.
+    """
     values = dict(settings)
     if values.get(NODE_PATTERNS):
         values[NODE_PATTERNS] = list(program.match_nodes(values[NODE_PATTERNS]))
+    if not program.uses_float64:
+        values.pop("truncate_double", None)
     return values
 
 
@@ -144,5 +168,3 @@ def _compare(path: str, mine: Any, theirs: Any, found: list[Difference]) -> None
 def _plain(value: Any) -> Any:
     """Compare as the encoding does: ``True``, ``1`` and ``1.0`` are three values."""
     return (type(value).__name__, repr(value)) if not isinstance(value, tuple) else _plain(list(value))
-
-

@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from farm.asks import Answer, Ask, EngineRef, Identity, Outcome
 from farm.builds import Build, BuildRequest, BuildState, Engine
 from farm.cache import EngineCache, Miss, key_parts
 from farm.errors import BadInput, NoSuchThing
+from farm.explain import Comparison, compare, nearest
 from farm.identify import Identifier
-from farm.index import Claim, Claimed, Found, Index, StoredProgram
+from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram
+from farm.outlines import load_outline, outline_of, program_reasons, save_outline
 from farm.store import BlobStore
 
 if TYPE_CHECKING:
@@ -47,6 +49,15 @@ class Dispatch(Protocol):
     def stop(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """An ask's identity, what the cache has for it, and the stored keys most like it."""
+
+    identity: Identity
+    answer: Found | Miss
+    nearest: tuple[Comparison, ...]
+
+
 class Farm:
     """A farm, whichever backends it has. Not safe to share between threads; open one in each."""
 
@@ -68,6 +79,7 @@ class Farm:
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._gone_workers = gone_workers
         self._stored: dict[Path, str] = {}
+        self._outlined: dict[Path, str] = {}
         self._repaired = 0.0
 
     @classmethod
@@ -109,10 +121,11 @@ class Farm:
         """
         identities = self.identify(asks)
         found = self.cache.lookup(identities)
-        self.index.record_parts([key_parts(item) for item in identities])
         answers = [self._first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
         self._count(answers)
         if not build:
+            missed = [key_parts(answer.identity) for answer in answers if answer.outcome is not Outcome.HIT]
+            self.index.record_parts(missed)
             return answers
         wanted = [
             n for n, answer in enumerate(answers) if answer.outcome is Outcome.MISSING or (force and not answer.error)
@@ -140,6 +153,7 @@ class Farm:
         """Queue or join a build for each. Programs first: a build must never wait for bytes that are not there."""
         if not answers:
             return []
+        self.index.record_parts([self._parts_with_outline(answer.identity) for answer in answers])
         requests = [self._request(answer.identity) for answer in answers]
         claims = self.index.claim_or_join(requests, "" if keep else self.waiter, force=force)
         self.dispatch.wake(self.index.waiting())
@@ -164,6 +178,14 @@ class Farm:
             priority=identity.priority,
             namespace=self.config.namespace,
         )
+
+    def _parts_with_outline(self, identity: Identity) -> KeyParts:
+        """What a build is made of, and where its program's outline lies (one a program and process)."""
+        if identity.path not in self._outlined:
+            program = self.identifier.program(identity.model, identity.custom_ops)
+            self._outlined[identity.path] = save_outline(outline_of(program), self.store)
+        parts = key_parts(identity)
+        return replace(parts, parts={**parts.parts, "outline": self._outlined[identity.path]})
 
     def _store_program(self, identity: Identity) -> str:
         """Put the program's bytes in the store, once per file and process; returns the digest of the bytes.
@@ -241,7 +263,7 @@ class Farm:
 
     def _last_answer(self, answer: Answer, ended: dict[str, Build], engines: dict[str, Engine]) -> Answer:
         build = ended.get(answer.build or "")
-        if build is None or not (answer.outcome in (Outcome.QUEUED, Outcome.JOINED)):
+        if build is None or answer.outcome not in (Outcome.QUEUED, Outcome.JOINED):
             return answer
         seconds = (build.finished or 0.0) - (build.started or build.finished or 0.0)
         answer = replace(answer, seconds=seconds)
@@ -269,6 +291,33 @@ class Farm:
         self._repaired = now
         self.index.reap(self._gone_workers())
         self.dispatch.wake(self.index.waiting())
+
+    # -- explaining --------------------------------------------------------------------------------------------
+
+    def explain(self, asks: Sequence[Ask], limit: int = 3) -> list[Explanation]:
+        """For each ask × target: a hit, or why it is a miss: the stored keys most like it and what differs."""
+        return [self._explain(identity, answer, limit) for identity, answer in self.look(asks)]
+
+    def _explain(self, identity: Identity, answer: Found | Miss, limit: int) -> Explanation:
+        mine = key_parts(identity)
+        stored = [*self.index.recent_parts(graph=identity.graph), *self.index.recent_parts()]
+        outline = outline_of(self.identifier.program(identity.model, identity.custom_ops))
+        found = nearest(mine, [other for other in stored if other.key != mine.key or isinstance(answer, Miss)], limit)
+        return Explanation(identity, answer, tuple(self._in_detail(one, outline) for one in found))
+
+    def explain_keys(self, one: str, other: str) -> Comparison:
+        """How two stored keys (or recipes) differ; either may be shortened."""
+        mine, theirs = (
+            one_of(self.index.parts(prefix), prefix, "key", lambda parts: parts.key) for prefix in (one, other)
+        )
+        return self._in_detail(compare(mine, theirs), load_outline(mine.parts.get("outline"), self.store))
+
+    def _in_detail(self, found: Comparison, mine: Mapping[str, Any] | None) -> Comparison:
+        """The same comparison, its programs compared node by node where they differ."""
+        if mine is None or not {reason.part for reason in found.reasons} & {"graph", "weights"}:
+            return found
+        theirs = load_outline(found.other.parts.get("outline"), self.store)
+        return found if theirs is None else replace(found, reasons=(*found.reasons, *program_reasons(mine, theirs)))
 
     # -- looking and acting ------------------------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ through ONNX; `torch_tensorrt` is Torch-TensorRT's own compiler, of the version 
 | refused | any but the default cannot be honoured: `farm key` still answers, building says why not |
 
 A setting that is honoured, inert or refused can still *vanish*, with a warning, where another setting leaves
-it nothing to do; the rules below say when. A refused setting of the graph or form is not recorded at its default.
+it nothing to do; the rules below say when. A refused setting of the graph or form is not recorded at its
+default.
 """
 
 
@@ -122,8 +123,8 @@ def _contradictions() -> Iterator[str]:
         shown = " with ".join(f"`{name}={text_of(value)}`" for name, value in entry.together.items())
         yield f"- {shown}: {entry.why}. {entry.source}"
     yield (
-        "- `enable_resource_partitioning=true` without a `cpu_memory_budget`, for torch_tensorrt: how the model "
-        "is cut would depend on the memory that happens to be free."
+        "- `enable_resource_partitioning=true` without a `cpu_memory_budget`, for torch_tensorrt: how the "
+        "model is cut would depend on the memory that happens to be free."
     )
     yield ""
 

@@ -78,33 +78,37 @@ def effective_values(values: Values, *, flavour: str, version: str, subgraph: bo
         if change and change.why and values[row.name] != row.default:
             draft.warnings.append(f"{_shown(row, values[row.name])} {change.why}")
         if not (change and change.vanishes) and not (subgraph and row.stage is Stage.PROGRAM):
-            _place(draft, row, value, handling, f"{flavour} {version}")
+            given = row.default not in (value, values[row.name])
+            _place(draft, row, value, handling, f"{flavour} {version}" if given else None)
     if not subgraph:
         _need_budget(draft)
     return draft.done()
 
 
-def _place(draft: _Draft, row: Field, value: Value, handling: Handling, toolchain: str) -> None:
-    """Enter one field where its role and the builder's status put it."""
-    given, status, plain = value != row.default, handling.status, json_of(value)
+def _place(draft: _Draft, row: Field, value: Value, handling: Handling, tell: str | None) -> None:
+    """Enter one field where its role and the builder's status put it.
+
+    ``tell`` names the toolchain where somebody set the field and is to hear what becomes of it.
+    """
+    status, plain = handling.status, json_of(value)
     if status is Status.MOOT:
-        if given:
-            draft.warnings.append(f"{_shown(row, value)} cannot matter with {toolchain}: {handling.why}")
+        if tell:
+            draft.warnings.append(f"{_shown(row, value)} cannot matter with {tell}: {handling.why}")
         return
     # A refused field of the graph or form is nobody's choice while it has its default: left out, so that a
     # field which a later release adds does not change the keys of builders that cannot use it.
-    idle = status is Status.REFUSED and row.role is not Role.ENGINE and not given
+    idle = status is Status.REFUSED and row.role is not Role.ENGINE and value == row.default
     if row.role in _KEYED and not idle:
         draft.key[row.name] = plain
     if status is not Status.INERT and row.role is not Role.WORKFLOW and not idle:
         draft.recipe[row.name] = plain
     if status is Status.HONOURED:
         draft.told[row.name] = plain
-    if given and status is Status.INERT:
+    if tell and status is Status.INERT:
         draft.inert.append(row.name)
-        draft.warnings.append(f"{_shown(row, value)} has no effect with {toolchain}: {handling.why}")
-    if given and status is Status.REFUSED:
-        draft.refused.append(f"{_shown(row, value)} cannot be honoured by {toolchain}: {handling.why}")
+        draft.warnings.append(f"{_shown(row, value)} has no effect with {tell}: {handling.why}")
+    if tell and status is Status.REFUSED:
+        draft.refused.append(f"{_shown(row, value)} cannot be honoured by {tell}: {handling.why}")
 
 
 def _shown(row: Field, value: Value) -> str:
@@ -151,9 +155,7 @@ def _precisions(values: Values) -> frozenset[str]:
 def _vanished(values: Values) -> Iterator[tuple[str, _Change]]:
     """Fields that cannot matter beside the others, with the reason to give where one was set."""
     if not casts(values):
-        missing = (
-            "enable_autocast is off" if not values["enable_autocast"] else "no low-precision type is set"
-        )
+        missing = "enable_autocast is off" if not values["enable_autocast"] else "no low-precision type is set"
         yield from _leave_out(_AUTOCAST, f"cannot matter: {missing}")
     if values["immutable_weights"]:
         why = "cannot matter: immutable_weights is true; set it to false to build a refittable engine"
@@ -165,9 +167,7 @@ def _vanished(values: Values) -> Iterator[tuple[str, _Change]]:
     if not on_dla(values):
         yield from _leave_out(_DLA_SIZES, "cannot matter: the engine is for no DLA")
     if not str(values["device"]).startswith("dla"):
-        yield from _leave_out(
-            ("device",), "picks no GPU here: the worker does, and the target says which kind"
-        )
+        yield from _leave_out(("device",), "picks no GPU here: the worker does, and the target says which kind")
 
 
 def _leave_out(names: tuple[str, ...], why: str) -> Iterator[tuple[str, _Change]]:

@@ -288,9 +288,7 @@ class DeclaredDigest:
     """Data too big to be a value: its digest, or an object that declares one as ``farm_digest``."""
 
     type: str = "DataLoader"
-    words: str = (
-        "a digest as sha256:… or b3:… (64 hex digits), or an object whose attribute farm_digest is one"
-    )
+    words: str = "a digest as sha256:… or b3:… (64 hex digits), or an object whose attribute farm_digest is one"
 
     def check(self, value: object) -> Value:
         digest = value if isinstance(value, str) else getattr(value, "farm_digest", None)
@@ -405,6 +403,4 @@ def short(value: object) -> str:
 PATTERNS = SetOf(pattern, "set of str (regex)", "regular expressions over node names", _PATTERN_COMMA)
 OPERATORS = SetOf(operator_name, "set of operators", "operators by qualified name (aten.add.Tensor)")
 RULES = SetOf(rule_name, "set of str", "rule names")
-PRECISIONS = SetOf(
-    precision, "set of dtype", f"data types ({', '.join(_DTYPES)})", empty=frozenset({"float32"})
-)
+PRECISIONS = SetOf(precision, "set of dtype", f"data types ({', '.join(_DTYPES)})", empty=frozenset({"float32"}))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 from farm.errors import BadInput
@@ -92,6 +93,7 @@ def refused(why: str) -> Handling:
 GONE = refused("Torch-TensorRT removed it")
 
 
+@lru_cache(maxsize=64)
 def version_tuple(version: str) -> tuple[int, ...]:
     """``"1.7.1.116"`` → ``(1, 7, 1, 116)``; suffixes (``a0``, ``+cu130``) are left off. ``BadInput``."""
     match = _VERSION.match(version)
@@ -177,11 +179,7 @@ def text_of(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, frozenset):
-        return (
-            json.dumps(sorted(value))
-            if any("," in item for item in value)
-            else ",".join(sorted(value)) or "none"
-        )
+        return json.dumps(sorted(value)) if any("," in item for item in value) else ",".join(sorted(value)) or "none"
     return str(value)
 
 

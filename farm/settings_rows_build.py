@@ -43,8 +43,7 @@ NO_AUTOCAST = refused(
     "or build with torch_tensorrt"
 )
 NO_PYTORCH_PART = refused(
-    "this builder makes one engine of the whole model and leaves nothing to PyTorch; build with "
-    "torch_tensorrt"
+    "this builder makes one engine of the whole model and leaves nothing to PyTorch; build with torch_tensorrt"
 )
 STRONG_TYPING = "TensorRT-RTX networks are always strongly typed: cast the model before exporting it"
 

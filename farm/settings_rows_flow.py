@@ -28,9 +28,7 @@ NOT_ITS_LOWERING = inert("torch.onnx lowers the model by its own rules here")
 SEES_ALL = moot("farm always looks first; --force builds anew")
 STORES_ALL = moot("farm stores every engine that it builds")
 OWN_TIMING = moot("farm keeps timing caches itself, by GPU and version: see 'farm timing'")
-NO_DRYRUN = refused(
-    "farm builds engines, and a dry run builds none; 'farm key' and --no-build ask without building"
-)
+NO_DRYRUN = refused("farm builds engines, and a dry run builds none; 'farm key' and --no-build ask without building")
 NOT_IN_PLAN = moot("an engine does not record it; who runs the engine decides")
 NO_MODULE = moot("no PyTorch module is loaded while the engine is built")
 
@@ -203,7 +201,8 @@ NEWER_ROWS = (
         "use_complex_decomposition", Bool(), False, NEWER, Role.GRAPH,
         "Lower complex numbers with PyTorch's own decomposition.",
         "Keyed by value for whole programs; a subgraph has already been lowered with it.",
-        "On no engine-invariant list: it changes the lowered graph. Graph by judgement.",
+        "On no engine-invariant list: it changes the lowered graph. Graph by judgement. (Torch-TensorRT 2.14 itself "
+        "turns it on where torch can do it; farm states it either way.)",
         tensorrt=OWN_LOWERING, tensorrt_rtx=OWN_LOWERING, since=(2, 14), stage=Stage.PROGRAM,
     ),
     Field(

@@ -95,7 +95,7 @@ class LazyDispatch:
 
 
 def open_identifier(config: Config) -> Identifier:
-    from farm.programs.weights import WeightsMemory
+    from farm.programs.memory import WeightsMemory
 
     return Identifier(
         default_targets=config.targets,

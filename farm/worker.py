@@ -67,7 +67,11 @@ class BuildWorker:
             pid=process.pid,
             born=process.create_time(),
             capabilities=shop.serves,
-            detail={"vantage": vantage(), "cores": len(os.sched_getaffinity(0)), "memory": psutil.virtual_memory().total},
+            detail={
+                "vantage": vantage(),
+                "cores": len(os.sched_getaffinity(0)),
+                "memory": psutil.virtual_memory().total,
+            },
         )
         self._stopping = threading.Event()
         self._admission = Admission()
@@ -118,7 +122,7 @@ class BuildWorker:
                 heart.flush()
                 failure = failure_of(error)
                 index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
-        except Exception as error:  # noqa: BLE001 - a defect of farm's own must reach the build's user, not hang it
+        except Exception as error:
             log.exception("defect", build=lease.build.id)
             with contextlib.suppress(LeaseLost):
                 index.fail(lease, defect(error), None)
@@ -130,7 +134,7 @@ class BuildWorker:
         watch = heart.watch()
         with self._folder() as folder:
             program = self.shop.forms.program(request.program, request.program_format, folder)
-            told = self._checked(program, request)
+            told, inputs = self._checked(program, request)
             started = time.monotonic()
             form = self.shop.forms.get(program, request.program, request.program_format, watch)
             exported = time.monotonic() - started
@@ -139,7 +143,7 @@ class BuildWorker:
                 form=form,
                 settings=told,
                 capabilities=tuple(capability_name(n) for n in target_of(request.target).capabilities),
-                profiles=named_profiles(request.profiles, form.inputs),
+                profiles=named_profiles(request.profiles, inputs, form.inputs),
                 folder=folder,
                 os=target_of(request.target).os,
                 limits=self.shop.limits,
@@ -154,13 +158,14 @@ class BuildWorker:
             heart.check()
             self.shop.cache.commit(lease, product.plan, manifest, built)
 
-    def _checked(self, program: Path, request: BuildRequest) -> Mapping[str, Any]:
-        """What the builder is to be told, after the key was computed anew: a client's word is never taken for it.
+    def _checked(self, path: Path, request: BuildRequest) -> tuple[Mapping[str, Any], tuple[int, ...]]:
+        """What the builder is to be told, and the positions of the program's inputs, after the key was computed
+        anew: a client's word is never taken for it.
 
         This closes the gap between a client's look at a file and its upload, and keeps a wrong or hostile
         client from naming one program's engine by another's key (DESIGN, promises 1 and 5).
         """
-        keyed = self.shop.identifier.recompute(program, request)
+        keyed, program = self.shop.identifier.recompute(path, request)
         if (keyed.key, keyed.recipe) != (request.key, request.recipe):
             raise BadProgram(
                 f"{request.model} is not what its key was computed from: the file changed while it was submitted",
@@ -168,7 +173,7 @@ class BuildWorker:
             )
         if keyed.effective.refused:
             raise BadInput(keyed.effective.refused[0])
-        return keyed.effective.told
+        return keyed.effective.told, tuple(spec.position for spec in program.inputs)
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -248,12 +253,19 @@ def form_bytes(data: Path | None, graph: Path) -> int:
 
 
 def named_profiles(
-    profiles: tuple[Mapping[str, Any], ...], names: tuple[str, ...]
+    profiles: tuple[Mapping[str, Any], ...], positions: tuple[int, ...], names: tuple[str, ...]
 ) -> tuple[dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]], ...]:
-    """Profiles by input position, as keys hold them, under this form's binding names."""
+    """Profiles by input position, as keys hold them, under this form's binding names.
+
+    A form has the program's inputs in the program's order, whatever it calls them; one that has not is no form
+    of this program (``BadProgram``).
+    """
+    if len(positions) != len(names):
+        raise BadProgram(f"the program has {len(positions)} inputs and its ONNX form {len(names)}", "please report it")
+    named = dict(zip(map(str, positions), names, strict=True))
     return tuple(
         {
-            names[int(position)]: (tuple(shapes[0]), tuple(shapes[1]), tuple(shapes[2]))
+            named[position]: (tuple(shapes["min"]), tuple(shapes["opt"]), tuple(shapes["max"]))
             for position, shapes in profile.items()
         }
         for profile in profiles
@@ -267,9 +279,7 @@ class Heart:
     longer wanted, or the worker stops, ``cancelled`` turns true and the builder kills its child.
     """
 
-    def __init__(
-        self, index: Index, lease: Lease, ttl: float, every: float, stopping: threading.Event
-    ) -> None:
+    def __init__(self, index: Index, lease: Lease, ttl: float, every: float, stopping: threading.Event) -> None:
         self._index, self._lease, self._ttl, self._every = index, lease, ttl, every
         self._stopping = stopping
         self._phase: tuple[str, float | None] = ("start", None)

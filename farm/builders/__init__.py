@@ -34,7 +34,8 @@ class Form:
     """A program's ONNX form on this machine: the graph, and the file of its external data where it has one.
 
     ``inputs`` and ``outputs`` are the binding names, in the program's order. ``exporter`` names the versions
-    that made it (``torch==2.13.0 onnxscript==0.7.2``; empty where the program was ONNX already).
+    that made it (``torch==2.13.0 onnxscript==0.7.2``; empty where the program was ONNX already). ``nodes`` maps
+    an ONNX node's name to where it came from (``aten.linear.default at model.py:12``), for messages.
     """
 
     graph: Path
@@ -42,6 +43,7 @@ class Form:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     exporter: str = ""
+    nodes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

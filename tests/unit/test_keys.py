@@ -19,8 +19,10 @@ def facts(**changes: object) -> keys.ProgramFacts:
         "format": "pt2",
         "graph": "sha256:graph",
         "weights_content": lambda: "b3:content",
-        "weights_metadata": "b3:metadata",
+        "weights_metadata": lambda: "b3:metadata",
+        "constants": lambda: "sha256:constants",
         "operators": frozenset({"aten.linear.default"}),
+        "uses_float64": False,
         "match_nodes": lambda patterns: tuple(f"node-for-{pattern}" for pattern in patterns),
     }
     return keys.ProgramFacts(**(base | changes))  # type: ignore[arg-type]
@@ -123,6 +125,21 @@ def test_a_device_bound_toolchain_wants_a_gpu() -> None:
         keyed(toolchain=TRT, target="sm_89")
     portable = [keyed(toolchain=TRT, target=text, hardware_compatible=True) for text in ("sm_89", "a100")]
     assert portable[0].key == portable[1].key and portable[0].recipe != portable[1].recipe
+
+
+def test_cross_compiling_for_windows_is_the_windows_target() -> None:
+    keys_of = {
+        keyed(target=text, enable_cross_compile_for_windows=cross).key
+        for text, cross in (("sm_89/windows", False), ("sm_89", True), ("sm_89/windows", True))
+    }
+    assert len(keys_of) == 1
+    assert keyed(target="sm_89/windows").effective.refused, "TensorRT-RTX ignores the runtime platform: not silently"
+
+
+def test_truncating_doubles_matters_only_where_there_are_some() -> None:
+    assert keyed(truncate_double=True).key == keyed().key
+    doubles = facts(uses_float64=True)
+    assert keyed(doubles, truncate_double=True).key != keyed(doubles).key
 
 
 def test_differences_name_the_part() -> None:

@@ -51,7 +51,9 @@ def test_canonical_text_reads_back(text: str) -> None:
     assert parse_target(str(target)).target == target
 
 
-@pytest.mark.parametrize("text", ["", "sm_", "sm_9", "sm_999", "rtx9999", "sm_89/solaris", "sm_89+", "sm_89@cuda", "😀"])
+@pytest.mark.parametrize(
+    "text", ["", "sm_", "sm_9", "sm_999", "rtx9999", "sm_89/solaris", "sm_89+", "sm_89@cuda", "😀"]
+)
 def test_nonsense_is_refused_in_words(text: str) -> None:
     with pytest.raises(BadTarget) as caught:
         parse_target(text)

@@ -1,0 +1,220 @@
+"""The first thing that runs in a child process: confine it, then run one task in a thread of its own.
+
+Started as ``python child.py TASK FD PARENT`` by ``sandbox.run_child``: TASK is the path of a module with
+``run(job, channel)``, FD the pipe that messages go to, PARENT the process that must stay alive; the job comes
+on standard input as JSON. Only the standard library is imported here, and nothing of farm: a build pays for
+every import. No name of another module may be made importable by accident either (``tensorrt.py`` beside this
+file is not TensorRT), so the task is loaded from its path and ``sys.path`` is what the job says.
+
+The task runs in a thread because its stack must be large (TensorRT's parser recurses over the graph: 4,000
+nodes in a row overflow 8 MiB) and because the main thread beats while the task is silent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+BEAT_SECONDS = 0.5
+MIB = 2**20
+STACKS = (1024 * MIB, 256 * MIB, 64 * MIB, 0)
+"""Stack sizes to try for the task's thread, in bytes; 0 is the system's own."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+
+CRASHED = 70
+"""Exit status of a task that raised what nobody foresaw; the message ``crash`` says what."""
+REFUSED = 65
+"""Exit status of a task that ended with a message ``failure``."""
+ORPHANED = 75
+"""Exit status of a child whose parent was gone before it began."""
+
+
+class Task(Protocol):
+    """What a task's module offers."""
+
+    def run(self, job: dict[str, Any], channel: Channel) -> dict[str, Any]:
+        """Do the work; what it returns is the message ``done``. ``Refused`` ends it with a reason."""
+
+    def explain(self, error: BaseException, phase: str) -> dict[str, Any] | None:
+        """The message ``failure`` for an error that ``run`` let through in ``phase``; ``None`` if it is a defect.
+
+        The libraries that tasks call raise anything at all, so it is said once, here, for all of them.
+        """
+
+
+class Refused(Exception):
+    """The task cannot be done; ``what`` is the message ``failure`` that the parent turns into a ``Failure``."""
+
+    def __init__(self, **what: Any) -> None:
+        super().__init__(what.get("text", ""))
+        self.what = what
+
+
+class Channel:
+    """Messages to the parent, one line of JSON each, from any thread.
+
+    Every message has ``kind``. ``began`` is when the parent began, by the monotonic clock that both share.
+    """
+
+    Refused = Refused
+
+    def __init__(self, fd: int, began: float) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._began = began
+        self.now = "start"
+        self.seconds: dict[str, float] = {}
+
+    def ready(self) -> None:
+        """The task has loaded what it needs: ``start`` has taken this long since the parent began it."""
+        self.seconds["start"] = time.monotonic() - self._began
+
+    def send(self, kind: str, **what: Any) -> None:
+        line = json.dumps({"kind": kind, **what}, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            view = memoryview(line)
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Say that a phase begins, and add what it took to ``seconds``."""
+        self.send("phase", name=name)
+        self.now = name
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process since its exec, in bytes.
+
+    Not ``ru_maxrss``: Linux keeps that across exec, so a child of a large worker would start with the worker's.
+    """
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - no pathlib here
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def confine(limits: dict[str, int], parent: int, network: bool) -> list[str]:
+    """Bind this process to its limits, and its life to its parent's; what could not be done, for the log."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(ORPHANED)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    limit(resource.RLIMIT_CORE, 0)
+    if limits.get("disk"):
+        limit(resource.RLIMIT_FSIZE, limits["disk"])
+    if limits.get("data"):
+        limit(resource.RLIMIT_DATA, limits["data"])
+    if network or cut_network(libc):
+        return []
+    return ["note: this kernel does not let the child give up the network"]
+
+
+def limit(which: int, value: int) -> None:
+    """Lower one limit, never above what is already allowed."""
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
+
+
+def cut_network(libc: Any) -> bool:
+    """Move into a network namespace without interfaces; whether that was possible.
+
+    A user namespace makes it possible without privileges where the kernel allows it. It must happen while the
+    process has one thread.
+    """
+    return any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET))
+
+
+def load_task(path: str) -> Task:
+    spec = importlib.util.spec_from_file_location("farm_child_task", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["farm_child_task"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def attempt(path: str, job: dict[str, Any], channel: Channel) -> int:
+    """Run the task; the exit status. Every ending but a crash of the process leaves a last message."""
+    task = load_task(path)
+    try:
+        done = task.run(job, channel)
+        channel.send("done", seconds=channel.seconds, peak_memory=peak_memory(), **done)
+        return 0
+    except Refused as refused:
+        channel.send("failure", peak_memory=peak_memory(), **refused.what)
+        return REFUSED
+    except BaseException as error:  # noqa: BLE001 - the last frame of a process: whatever it was must be told
+        import traceback
+
+        traceback.print_exc()
+        told = None if isinstance(error, OSError | MemoryError) else task.explain(error, channel.now)
+        channel.send("crash", **describe(error)) if told is None else channel.send("failure", **told)
+        return CRASHED if told is None else REFUSED
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An unforeseen error as a message: its type, text, and ``errno`` where it has one."""
+    number = getattr(error, "errno", None)
+    return {"type": type(error).__name__, "text": str(error)[:4000], "errno": number}
+
+
+def start_thread(work: Callable[[], None]) -> threading.Thread:
+    """A thread with the largest stack of ``STACKS`` that this machine grants."""
+    for size in STACKS:
+        threading.stack_size(size)
+        thread = threading.Thread(target=work, name="task", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):
+            continue
+        threading.stack_size(0)
+        return thread
+    raise RuntimeError("no thread can be started")
+
+
+def main() -> None:
+    task, fd, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    job = json.load(sys.stdin.buffer)
+    channel = Channel(fd, job["began"])
+    # By lines, so that a crash loses none and native output stays in its place among them.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for note in confine(job["limits"], parent, job.get("network", False)):
+        print(note, flush=True)
+    sys.path[:] = [*sys.path, *job["path"]]
+    ending: list[int] = []
+    thread = start_thread(lambda: ending.append(attempt(task, job, channel)))
+    while thread.is_alive():
+        thread.join(BEAT_SECONDS)
+        if thread.is_alive():
+            channel.send("beat")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Native libraries crash now and then while they are taken down; everything is on disk by now.
+    os._exit(ending[0] if ending else CRASHED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""``farm key``, ``explain``, ``build`` and ``pull``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from farm.cli import options as opt
+from farm.cli.output import Column, Table, count_of, emit, human_seconds, human_size, note, say, short
+from farm.cli.session import opened
+from farm.errors import BadInput
+
+if TYPE_CHECKING:
+    from farm.asks import Answer, Ask, Identity
+    from farm.cache import Miss
+    from farm.explain import Comparison
+    from farm.index import Found
+    from farm.service import Farm
+
+
+# -- key -----------------------------------------------------------------------------------------------------
+
+
+def key(
+    models: opt.Models,
+    targets: opt.Targets,
+    settings: opt.Settings,
+    min_shapes: opt.MinShapes,
+    opt_shapes: opt.OptShapes,
+    max_shapes: opt.MaxShapes,
+    custom_ops: opt.CustomOps,
+    as_json: opt.Json = False,
+) -> None:
+    """Say each engine's key without building it, whether or not a builder here could make it."""
+    profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
+    with opened() as farm:
+        looked = farm.look(opt.asks(models, targets, settings, profiles, custom_ops))
+    if as_json:
+        emit([_key_document(identity, found) for identity, found in looked])
+        return
+    table = Table([Column("model", cut="head"), Column("target"), Column("key"), Column("recipe"), Column("cached")])
+    for identity, found in looked:
+        told = "yes" if _is_found(found) else "no"
+        table.add(identity.model, identity.target, short(identity.key), short(identity.recipe), told)
+    table.show()
+    _note_warnings([identity for identity, _ in looked], refused=True)
+
+
+def _key_document(identity: Identity, found: Found | Miss) -> dict[str, Any]:
+    return {
+        "model": identity.model,
+        "target": identity.target,
+        "key": identity.key,
+        "recipe": identity.recipe,
+        "graph": identity.graph,
+        "weights": identity.weights,
+        "settings": dict(identity.settings),
+        "toolchain": identity.toolchain,
+        "cached": _is_found(found),
+        "profiles": [dict(profile) for profile in identity.profiles],
+        "warnings": list(identity.warnings),
+        "refused": list(identity.refused),
+    }
+
+
+def _is_found(found: Found | Miss) -> bool:
+    from farm.index import Found
+
+    return isinstance(found, Found)
+
+
+def _note_warnings(identities: Sequence[Identity], refused: bool = False) -> None:
+    """Each warning once, however many engines it concerns."""
+    told = [text for identity in identities for text in identity.warnings]
+    if refused:
+        told += [f"cannot be built: {text}" for identity in identities for text in identity.refused]
+    for text in opt.distinct(told):
+        note(f"farm: note: {text}")
+
+
+# -- explain -------------------------------------------------------------------------------------------------
+
+
+def explain(
+    what: Annotated[list[str], typer.Argument(metavar="MODEL...|KEY KEY", help="Models, or two keys or recipes.")],
+    targets: opt.Targets,
+    settings: opt.Settings,
+    min_shapes: opt.MinShapes,
+    opt_shapes: opt.OptShapes,
+    max_shapes: opt.MaxShapes,
+    custom_ops: opt.CustomOps,
+    as_json: opt.Json = False,
+) -> None:
+    """Say why an ask is a miss: the nearest engines there are, and what differs. Or why two keys differ."""
+    keys = [text for text in what if opt.program_path(text) is None]
+    with opened() as farm:
+        if keys:
+            _explain_keys(farm, what, keys, as_json)
+            return
+        profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
+        _explain_asks(farm, opt.asks(what, targets, settings, profiles, custom_ops), as_json)
+
+
+def _explain_keys(farm: Farm, what: Sequence[str], keys: Sequence[str], as_json: bool) -> None:
+    from farm.explain import compare
+
+    if len(what) != 2 or len(keys) != 2:
+        raise BadInput("give either models or exactly two keys", "'farm key MODEL -t TARGET' prints keys")
+    mine, theirs = (_parts_of(farm, prefix) for prefix in keys)
+    found = compare(mine, theirs)
+    if as_json:
+        emit(_comparison_document(found) | {"mine": mine.key, "theirs": theirs.key})
+        return
+    same = "the same key, the same recipe" if found.same_recipe else "the same key" if found.same_key else "two keys"
+    say(f"{short(mine.key)} ({mine.model}, {mine.target}) and {short(theirs.key)} ({theirs.model}, {theirs.target}):")
+    say(f"  {same}" + ("" if found.reasons else "; nothing differs"))
+    _say_reasons(found)
+
+
+def _parts_of(farm: Farm, prefix: str) -> Any:
+    from farm.service import one_of
+
+    found = {parts.recipe: parts for parts in farm.index.parts(prefix)}
+    exact = {parts.key: parts for parts in found.values()}
+    # Several recipes of one key are one thing to somebody who names the key.
+    candidates = list(exact.values()) if len(exact) == 1 else list(found.values())
+    return one_of(candidates, prefix, "key", lambda parts: parts.key)
+
+
+def _explain_asks(farm: Farm, asks: Sequence[Ask], as_json: bool) -> None:
+    documents = []
+    for identity, found in farm.look(asks):
+        hit = _is_found(found)
+        near = [] if hit else _nearest(farm, identity)
+        why = "" if hit else getattr(found, "why", "")
+        documents.append(
+            {
+                "model": identity.model,
+                "target": identity.target,
+                "key": identity.key,
+                "recipe": identity.recipe,
+                "cached": hit,
+                "why": why or None,
+                "nearest": [_comparison_document(other) for other in near],
+            }
+        )
+        if not as_json:
+            _say_why(identity, hit, why, near)
+    if as_json:
+        emit(documents)
+
+
+def _nearest(farm: Farm, identity: Identity) -> list[Comparison]:
+    """The likest of what has an engine: of the same graph first, then of all that was asked of late."""
+    from farm.cache import key_parts
+    from farm.explain import nearest
+    from farm.index import Wanted
+
+    recorded = [*farm.index.recent_parts(graph=identity.graph), *farm.index.recent_parts()]
+    found = farm.index.find([Wanted(item.key, item.recipe) for item in recorded], (farm.config.namespace,))
+    built = [item for item, hit in zip(recorded, found, strict=True) if hit is not None]
+    return nearest(key_parts(identity), built)
+
+
+def _comparison_document(found: Comparison) -> dict[str, Any]:
+    return {
+        "key": found.other.key,
+        "recipe": found.other.recipe,
+        "model": found.other.model,
+        "target": found.other.target,
+        "same_key": found.same_key,
+        "same_recipe": found.same_recipe,
+        "differences": [reason.as_json() for reason in found.reasons],
+    }
+
+
+def _say_why(identity: Identity, hit: bool, why: str, near: Sequence[Comparison]) -> None:
+    say(f"{identity.model} for {identity.target}: {'a hit' if hit else f'a miss: {why}'}")
+    say(f"  key {short(identity.key)}, recipe {short(identity.recipe)}")
+    for other in near:
+        say(f"  nearest: {short(other.other.key)} ({other.other.model}, {other.other.target})")
+        _say_reasons(other)
+    if not hit and not near:
+        say("  nothing like it has been built")
+
+
+def _say_reasons(found: Comparison) -> None:
+    for reason in found.reasons:
+        say(f"    {reason.text}")
+
+
+# -- build ---------------------------------------------------------------------------------------------------
+
+
+def build(
+    models: opt.Models,
+    targets: opt.Targets,
+    settings: opt.Settings,
+    min_shapes: opt.MinShapes,
+    opt_shapes: opt.OptShapes,
+    max_shapes: opt.MaxShapes,
+    custom_ops: opt.CustomOps,
+    no_wait: opt.NoWait = False,
+    no_build: Annotated[
+        bool, typer.Option("--no-build", help="Only look: exit 3 when one is missing.", rich_help_panel=opt.DOING)
+    ] = False,
+    force: opt.Force = False,
+    priority: opt.Priority = 0,
+    as_json: opt.Json = False,
+) -> None:
+    """Get an engine for every MODEL and TARGET: from the cache, or built once."""
+    if no_build and (force or no_wait):
+        raise BadInput("--no-build goes with neither --force nor --no-wait", "leave one of them out")
+    profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
+    asks = opt.asks(models, targets, settings, profiles, custom_ops, priority)
+    with opened() as farm:
+        answers = farm.submit(asks, build=not no_build, force=force, keep=no_wait)
+        if not (no_wait or no_build):
+            answers = wait_for(farm, answers)
+    if as_json:
+        emit([answer.as_json() for answer in answers])
+    else:
+        show_answers(answers)
+    raise typer.Exit(exit_code(answers))
+
+
+def wait_for(farm: Farm, answers: Sequence[Answer]) -> list[Answer]:
+    """Wait with progress on stderr."""
+    from farm.cli.progress import watching
+
+    pending = {answer.build for answer in answers if answer.build and str(answer.outcome) in ("queued", "joined")}
+    with watching(len(pending)) as shown:
+        return farm.wait(answers, on_change=shown)
+
+
+def exit_code(answers: Sequence[Answer]) -> int:
+    """1 when something failed, 3 when something is missing, else 0."""
+    outcomes = {str(answer.outcome) for answer in answers}
+    if outcomes & {"failed", "cancelled"}:
+        return 1
+    return 3 if "missing" in outcomes else 0
+
+
+def show_answers(answers: Sequence[Answer]) -> None:
+    """The answers as a table, then what went wrong and what ought to be known, on stderr."""
+    table = Table(
+        [
+            Column("model", cut="head"),
+            Column("target"),
+            Column("outcome"),
+            Column("engine", right=True),
+            Column("took", right=True),
+            Column("key"),
+        ]
+    )
+    for answer in answers:
+        took = human_seconds(answer.seconds) if answer.seconds else ""
+        size = human_size(answer.engine.size) if answer.engine else ""
+        identity = answer.identity
+        table.add(identity.model, identity.target, str(answer.outcome), size, took, short(identity.key))
+    table.show()
+    if len(answers) > 1:
+        say(_summary(answers))
+    for answer in answers:
+        _note_trouble(answer)
+    _note_warnings([answer.identity for answer in answers])
+
+
+def _summary(answers: Sequence[Answer]) -> str:
+    counts = Counter(str(answer.outcome) for answer in answers)
+    saved = sum(answer.saved for answer in answers)
+    words = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+    return words + (f"; {human_seconds(saved)} of building saved" if saved >= 0.05 else "")
+
+
+def _note_trouble(answer: Answer) -> None:
+    identity = answer.identity
+    if answer.error:
+        note(f"farm: {identity.model} for {identity.target}: {answer.error}")
+        if answer.hint:
+            note(f"      {answer.hint}")
+    elif answer.needs_refit:
+        note(f"farm: {identity.model} for {identity.target}: the engine holds other weights and needs a refit")
+    elif str(answer.outcome) == "missing":
+        note(f"farm: {identity.model} for {identity.target}: {answer.why or 'there is no such engine'}")
+        note("      without --no-build it would be built; 'farm explain' says what is nearest")
+    elif str(answer.outcome) == "queued":
+        note(f"farm: {identity.model} for {identity.target}: queued as {answer.build}; 'farm worker' builds it")
+
+
+# -- pull ----------------------------------------------------------------------------------------------------
+
+
+def pull(
+    what: Annotated[
+        list[str], typer.Argument(metavar="KEY|MODEL...", help="Keys (or recipes, or digests), or paths of models.")
+    ],
+    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the plans are placed.")],
+    targets: opt.Targets,
+    settings: opt.Settings,
+    min_shapes: opt.MinShapes,
+    opt_shapes: opt.OptShapes,
+    max_shapes: opt.MaxShapes,
+    custom_ops: opt.CustomOps,
+    as_json: opt.Json = False,
+) -> None:
+    """Fetch engines' plans, verified, each with its manifest beside it. Exit 3 when one is missing."""
+    from farm.cli.pulling import place, wanted
+
+    profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
+    models = [text for text in what if opt.program_path(text) is not None]
+    keys = [text for text in what if opt.program_path(text) is None]
+    with opened() as farm:
+        asks = opt.asks(models, targets, settings, profiles, custom_ops) if models else []
+        placed = [place(farm, item, folder) for item in wanted(farm, keys, targets, asks)]
+    if as_json:
+        emit([item.as_json() for item in placed])
+        return
+    table = Table(
+        [Column("model", cut="head"), Column("target"), Column("size", right=True), Column("plan", cut="head")]
+    )
+    for item in placed:
+        table.add(item.model, item.target, human_size(item.size), str(item.path))
+    table.show()
+    say(f"{count_of(len(placed), 'plan')} in {folder}")

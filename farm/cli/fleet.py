@@ -1,0 +1,140 @@
+"""``farm worker``, ``farm nodes`` and ``farm db``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from farm.cli import options as opt
+from farm.cli.output import Column, Table, count_of, emit, human_ago, human_seconds, note, say
+from farm.cli.session import configured, opened
+
+if TYPE_CHECKING:
+    from farm.service import Farm
+
+TICK_SECONDS = 0.5
+IDLE_TICKS = 3
+"""How often in a row nothing must be left to do before ``--until-idle`` believes it."""
+
+
+# -- nodes ---------------------------------------------------------------------------------------------------
+
+
+def nodes(as_json: opt.Json = False) -> None:
+    """List the machines that build now, and what they can build."""
+    with opened() as farm:
+        documents = node_documents(farm)
+    if as_json:
+        emit(documents)
+    elif documents:
+        show_nodes(documents)
+    else:
+        say("no process builds now; 'farm worker' is one")
+
+
+def node_documents(farm: Farm) -> list[dict[str, Any]]:
+    """One document for each host, with its workers: they say what they can build."""
+    from farm.cli.documents import worker_document
+
+    hosts: dict[str, list[dict[str, Any]]] = {}
+    for worker in farm.index.workers():
+        hosts.setdefault(worker.host, []).append(worker_document(worker))
+    return [
+        {
+            "node": host,
+            "workers": workers,
+            "capabilities": sorted({name for worker in workers for name in worker["capabilities"]}),
+            "seen": max(worker["seen"] for worker in workers),
+        }
+        for host, workers in hosts.items()
+    ]
+
+
+def show_nodes(documents: Sequence[dict[str, Any]]) -> None:
+    """Nodes as a table."""
+    table = Table(
+        [Column("node", cut="tail"), Column("workers", right=True), Column("builds", cut="fold"), Column("seen")]
+    )
+    for item in documents:
+        table.add(item["node"], str(len(item["workers"])), " ".join(item["capabilities"]), human_ago(item["seen"]))
+    table.show()
+
+
+# -- worker --------------------------------------------------------------------------------------------------
+
+
+def worker(
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", metavar="N", min=1, help="Builds at once (default: as many as cores)."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="This node's name (default: its host name).")
+    ] = None,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing waits or runs any more.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Build what is queued on this farm, until interrupted. What is unfinished then is handed back."""
+    began = time.monotonic()
+    with opened(configured(concurrency=concurrency, host=name)) as farm:
+        note(f"farm: building on {farm.config.host}, {count_of(farm.config.workers, 'build')} at once; Ctrl-C ends it")
+        farm.dispatch.start()
+        _work(farm, until_idle)
+    elapsed = time.monotonic() - began
+    if as_json:
+        emit({"node": farm.config.host, "seconds": round(elapsed, 3), "idle": True})
+    else:
+        say(f"nothing left to build after {human_seconds(elapsed)}")
+
+
+def _work(farm: Farm, until_idle: bool) -> None:
+    """Keep the farm in repair while its workers build; they are woken by that alone."""
+    idle = 0
+    while not (until_idle and idle >= IDLE_TICKS):
+        farm.repair()
+        time.sleep(TICK_SECONDS)
+        idle = idle + 1 if until_idle and _idle(farm) else 0
+
+
+def _idle(farm: Farm) -> bool:
+    from farm.builds import BuildState
+
+    return not farm.index.builds(states=(BuildState.QUEUED, BuildState.RUNNING), limit=1)
+
+
+# -- db ------------------------------------------------------------------------------------------------------
+
+database = typer.Typer(help="Migrate or check the database.", no_args_is_help=True)
+
+
+@database.command("upgrade")
+def upgrade(as_json: opt.Json = False) -> None:
+    """Bring the database to this release's schema. An embedded farm does it by itself."""
+    from farm.config import load
+    from farm.db.migrate import upgrade as migrate
+
+    config = load()
+    if not config.database_url:
+        config.home.mkdir(parents=True, exist_ok=True)
+    needed = migrate(config.database)
+    if as_json:
+        emit({"upgraded": needed})
+    else:
+        say("the database has been upgraded" if needed else "the database is up to date")
+
+
+@database.command("check")
+def check(as_json: opt.Json = False) -> None:
+    """Say whether the database has this release's schema; exit 1 when it has not."""
+    from farm.config import load
+    from farm.db.migrate import needs_upgrade
+
+    needed = needs_upgrade(load().database)
+    if as_json:
+        emit({"up_to_date": not needed})
+    else:
+        say("the database needs 'farm db upgrade'" if needed else "the database is up to date")
+    raise typer.Exit(1 if needed else 0)

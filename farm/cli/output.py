@@ -1,0 +1,266 @@
+"""What people and scripts see: JSON on stdout, tables that fit a terminal, sizes and times for people.
+
+On a terminal tables are rich's; elsewhere they are aligned lines without colour, whole, never cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHORT = 12
+"""Characters of a digest that people are shown; ``--json`` has the whole."""
+
+STYLES = {
+    "hit": "green",
+    "built": "cyan",
+    "joined": "cyan",
+    "succeeded": "green",
+    "done": "green",
+    "ok": "green",
+    "failed": "bold red",
+    "fail": "bold red",
+    "missing": "yellow",
+    "warn": "yellow",
+    "cancelled": "yellow",
+    "running": "blue",
+    "queued": "dim",
+    "invalid": "dim",
+    "honoured": "green",
+    "inert": "yellow",
+    "refused": "red",
+    "moot": "dim",
+}
+
+
+def emit(document: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(document, indent=2, default=str))
+
+
+def emit_line(document: Any) -> None:
+    """One JSON line of a stream."""
+    print(json.dumps(document, separators=(",", ":"), default=str), flush=True)
+
+
+def say(text: str = "") -> None:
+    """A line for people, on stdout."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """A line about the work, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def fancy(stream: Any = None) -> bool:
+    """Whether ``stream`` (stdout by default) is a terminal that is worth drawing on."""
+    return (stream or sys.stdout).isatty() and terminal(stream).is_terminal
+
+
+def terminal(stream: Any = None) -> Console:
+    """A rich console on ``stream``; rich itself honours ``NO_COLOR`` and dumb terminals."""
+    from rich.console import Console
+
+    return Console(file=stream or sys.stdout, highlight=False, soft_wrap=False)
+
+
+# -- words ---------------------------------------------------------------------------------------------------
+
+
+def short(digest: str | None) -> str:
+    """``sha256:3f2a9c…`` → its first twelve hexadecimal digits."""
+    return (digest or "").partition(":")[2][:SHORT] or (digest or "")[:SHORT]
+
+
+def human_size(count: float | None) -> str:
+    """Bytes in the largest unit that leaves at least one, to three digits: ``47.1 MB`` (powers of 1000, as disks)."""
+    if count is None:
+        return ""
+    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    for larger in units:
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+
+
+def human_seconds(seconds: float | None) -> str:
+    """``0.42 s``, ``8.3 s``, ``1 m 05 s``, ``2 h 10 m``."""
+    if seconds is None:
+        return ""
+    if seconds < 0.995:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+
+
+def human_ago(when: float | None) -> str:
+    """How long ago ``when`` (seconds since the epoch) was."""
+    if not when:
+        return ""
+    age = max(0.0, time.time() - when)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if age >= length:
+            return f"{int(age // length)} {unit} ago"
+    return "just now" if age < 5 else f"{int(age)} s ago"
+
+
+def human_time(when: float | None) -> str:
+    """Local time to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when)) if when else ""
+
+
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """``1 build``, ``1,234 builds``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as one would write it: ``true``, ``none``, ``a,b``."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ",".join(value_text(item) for item in value) or "none"
+    return str(value)
+
+
+def settings_text(settings: Any) -> str:
+    """``NAME=VALUE …``, as ``-s`` takes them."""
+    return " ".join(f"{name}={value_text(value)}" for name, value in settings.items())
+
+
+# -- tables --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading (lines of it), whether its numbers stand right, and how it may be made narrower where
+    a terminal is: ``cut`` its ``head`` (paths) or its ``tail``, or ``fold`` it into several lines."""
+
+    name: str
+    right: bool = False
+    cut: str = ""
+
+
+GAP = 2
+NARROWEST = 8
+
+
+@dataclass
+class Table:
+    """Rows of text under columns. A cell that is an outcome or a state is coloured on a terminal."""
+
+    columns: Sequence[Column]
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def add(self, *cells: str) -> None:
+        self.rows.append(cells)
+
+    def show(self) -> None:
+        """Print it on stdout, headings above; nothing at all when it has no rows."""
+        if self.rows and fancy():
+            self._drawn()
+        elif self.rows:
+            self._plain()
+
+    @property
+    def width(self) -> int:
+        """Characters that the table takes when nothing is cut."""
+        return sum(self._widths()) + GAP * (len(self.columns) - 1)
+
+    def _widths(self) -> list[int]:
+        headings = [max(map(len, column.name.split("\n"))) for column in self.columns]
+        return [max([heading, *(len(row[n]) for row in self.rows)]) for n, heading in enumerate(headings)]
+
+    def _plain(self) -> None:
+        headings = [column.name.replace("\n", "") for column in self.columns]
+        widths = [max(width, len(text)) for width, text in zip(self._widths(), headings, strict=True)]
+        for row in (headings, *self.rows):
+            cells = [
+                cell.rjust(width) if column.right else cell.ljust(width)
+                for cell, width, column in zip(row, widths, self.columns, strict=True)
+            ]
+            print((" " * GAP).join(cells).rstrip())
+
+    def _drawn(self) -> None:
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        console = terminal()
+        widths = self._fitted(console.width)
+        drawn = RichTable(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
+        for column, width in zip(self.columns, widths, strict=True):
+            drawn.add_column(
+                column.name,
+                justify="right" if column.right else "left",
+                no_wrap=column.cut != "fold",
+                width=width,
+                vertical="bottom" if "\n" in "".join(c.name for c in self.columns) else "top",
+            )
+        for row in self.rows:
+            cells = zip(row, widths, self.columns, strict=True)
+            drawn.add_row(
+                *(Text(cut(cell, width, column.cut), style=STYLES.get(cell, "")) for cell, width, column in cells)
+            )
+        console.print(drawn)
+
+    def _fitted(self, room: int) -> list[int]:
+        """Column widths that fit ``room`` where that can be: the widest of those that may be cut give way first."""
+        widths = self._widths()
+        excess = sum(widths) + GAP * (len(widths) - 1) - room
+        while excess > 0:
+            givers = [n for n, column in enumerate(self.columns) if column.cut and widths[n] > NARROWEST]
+            if not givers:
+                break
+            widest = max(givers, key=lambda n: widths[n])
+            widths[widest] -= 1
+            excess -= 1
+        return widths
+
+
+def cut(text: str, width: int, side: str) -> str:
+    """``text`` in ``width`` characters, its head or tail cut off where it is longer."""
+    if len(text) <= width or side not in ("head", "tail"):
+        return text
+    return "…" + text[len(text) - width + 1 :] if side == "head" else text[: width - 1] + "…"
+
+
+def card(title: str, facts: Iterable[tuple[str, str]]) -> None:
+    """A title and named facts below it; facts without a value are left out."""
+    pairs = [(name, value) for name, value in facts if value]
+    width = max((len(name) for name, _ in pairs), default=0)
+    if fancy():
+        _drawn_card(title, pairs, width)
+        return
+    print(title)
+    for name, value in pairs:
+        print(f"  {name.ljust(width)}  {value}")
+
+
+def _drawn_card(title: str, pairs: Sequence[tuple[str, str]], width: int) -> None:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = terminal()
+    console.print(Text(title, style="bold"))
+    grid = RichTable.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True, min_width=width + 2)
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        grid.add_row(f"  {name}", Text(value, style=STYLES.get(value, "")))
+    console.print(grid)

@@ -1,0 +1,221 @@
+"""``farm doctor``: what this machine can build and why not the rest, and whether what is configured works.
+
+Looks, and changes nothing that lasts: the one file that it writes in the store's place is removed again.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import psutil
+
+from farm.config import Config
+from farm.errors import FarmError
+from farm.index import Index
+from farm.store import BlobStore
+from farm.toolchains import PINNED, Toolchain, exact_toolchain
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+LOW_DISK = 5_000_000_000
+LOW_MEMORY = 2_000_000_000
+EXPORTERS = ("torch", "onnx", "onnxscript")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was found, and what to do about it. ``state``: ``ok``, ``warn`` or ``fail``.
+
+    ``fail`` means that something which is configured is broken; a thing that is merely absent is a ``warn``.
+    """
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        document = asdict(self)
+        return document | {"advice": self.advice or None}
+
+
+def examine(
+    config: Config, open_index: Callable[[Config], Index], open_store: Callable[[Config], BlobStore]
+) -> list[Finding]:
+    """Every check, in the order in which a build needs them."""
+    checks: list[Callable[[], Finding | list[Finding]]] = [
+        lambda: _python(),
+        lambda: _machine(),
+        lambda: _gpu(),
+        lambda: _toolchains(config),
+        lambda: _exporters(),
+        lambda: _home(config),
+        lambda: _database(config, open_index),
+        lambda: _store(config, open_store),
+        lambda: _broker(config),
+    ]
+    found: list[Finding] = []
+    for check in checks:
+        made = check()
+        found += made if isinstance(made, list) else [made]
+    return found
+
+
+def _python() -> Finding:
+    return Finding("python", OK, f"{platform.python_version()} at {sys.executable}")
+
+
+def _machine() -> list[Finding]:
+    from farm.hosts.gpu import machine
+
+    memory = psutil.virtual_memory()
+    cores = len(psutil.Process().cpu_affinity())
+    text = f"{cores} cores, {_size(memory.total)} of memory, {_size(memory.available)} free, {machine()}"
+    if memory.available < LOW_MEMORY:
+        return [Finding("machine", WARN, text, "builds take 0.4 GB and three times the weights: close something")]
+    return [Finding("machine", OK, text)]
+
+
+def _gpu() -> Finding:
+    from farm.hosts.gpu import local_gpu
+
+    gpu = local_gpu()
+    if gpu is None:
+        return Finding(
+            "gpu",
+            WARN,
+            "none that an NVIDIA driver shows",
+            "not needed for TensorRT-RTX; TensorRT engines, refitting and -t local need one",
+        )
+    return Finding("gpu", OK, f"{gpu.name}, sm_{gpu.capability}, driver {_driver()}")
+
+
+def _driver() -> str:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except ImportError:
+        return "unknown"
+    try:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _toolchains(config: Config) -> list[Finding]:
+    """What is installed, and whether it truly starts: each is tried in a child process."""
+    from farm.builders.discover import installed_toolchains
+
+    installed = installed_toolchains()
+    findings = [_probed(toolchain) for toolchain in installed]
+    if not installed:
+        advice = "pip install 'farm[build]' (this machine can still ask, pull and queue)"
+        findings.append(Finding("toolchain", WARN, "no TensorRT is installed: nothing can be built here", advice))
+    if config.toolchain and exact_toolchain(config.toolchain) not in installed:
+        text = f"FARM_TOOLCHAIN is {config.toolchain}, which is not installed here"
+        findings.append(Finding("toolchain", WARN, text, "builds of it wait for a machine that has it"))
+    elif installed and not config.toolchain and exact_toolchain(PINNED) not in installed:
+        text = f"this release pins {PINNED}, which is not what is installed"
+        findings.append(Finding("toolchain", WARN, text, "machines without TensorRT compute keys for the pinned one"))
+    return findings
+
+
+def _probed(toolchain: Toolchain) -> Finding:
+    from farm.builders.discover import probe
+
+    trouble = probe(toolchain)
+    name = f"{toolchain}"
+    if trouble:
+        return Finding(
+            "toolchain", FAIL, f"{name} does not work: {trouble}", "install it anew: pip install 'farm[build]'"
+        )
+    return Finding("toolchain", OK, f"{name} works")
+
+
+def _exporters() -> Finding:
+    found = {name: _version(name) for name in EXPORTERS}
+    missing = [name for name, version in found.items() if version is None]
+    if missing:
+        text = f"{', '.join(missing)} missing: .pt2 programs cannot be turned into engines here"
+        return Finding("exporter", WARN, text, "pip install 'farm[build]'; .onnx programs need none of it")
+    return Finding("exporter", OK, ", ".join(f"{name} {version}" for name, version in found.items()))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _home(config: Config) -> Finding:
+    place = _existing(config.home)
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return Finding("home", FAIL, f"{config.home}: {error.strerror}", "set FARM_HOME to a folder you may write to")
+    text = f"{config.home}, {_size(free)} free"
+    if free < LOW_DISK:
+        return Finding("home", WARN, text, "engines, programs and caches need room: free some, or move FARM_HOME")
+    return Finding("home", OK, text)
+
+
+def _existing(path: Path) -> Path:
+    """``path``, or its nearest ancestor that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _database(config: Config, open_index: Callable[[Config], Index]) -> Finding:
+    place = config.database.rpartition("@")[2]
+    try:
+        index = open_index(config)
+        try:
+            stats = index.stats()
+        finally:
+            index.close()
+    except FarmError as error:
+        return Finding("database", FAIL, error.message, error.hint)
+    return Finding("database", OK, f"{place}, up to date, {stats.get('engines', 0)} engines")
+
+
+def _store(config: Config, open_store: Callable[[Config], BlobStore]) -> Finding:
+    """A store works when it gives back what it was given."""
+    try:
+        store = open_store(config)
+        folder = _folder(config)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"farm doctor")
+        store.missing(["sha256:" + "0" * 64])
+    except FarmError as error:
+        return Finding("store", FAIL, error.message, error.hint)
+    except OSError as error:
+        advice = "let this user write there, or set FARM_STORE_URL"
+        return Finding("store", FAIL, f"{config.store} cannot be written: {error.strerror}", advice)
+    return Finding("store", OK, f"{config.store}, writable")
+
+
+def _folder(config: Config) -> Path | None:
+    parts = urlsplit(config.store)
+    return _existing(Path(unquote(parts.path))) if parts.scheme == "file" else None
+
+
+def _broker(config: Config) -> Finding:
+    if config.embedded:
+        return Finding("broker", OK, f"none: builds run in the asking process, {config.workers} at once")
+    return Finding("broker", WARN, f"{config.broker_url.rpartition('@')[2]}: not checked by this version")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

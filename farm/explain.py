@@ -1,0 +1,154 @@
+"""Why two keys differ, or why an ask is a miss: the parts compared, and each difference said in words. Pure.
+
+Peers' users ask for exactly this (reference/peers.md: bazel#18643, pytorch#152065): not that a key differs, but which
+setting, shape, weight, version or GPU it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.compilation import FIELDS
+from farm.index import KeyParts
+from farm.keys import Difference, differences
+
+# What a difference costs in likeness: a request most like a stored one differs in little, and late in this list.
+_WEIGHT = {"graph": 100, "weights": 20, "profiles": 8, "toolchain": 6, "target": 4, "settings": 2, "recipe": 1}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One difference in words. ``part`` is ``graph``, ``weights``, ``profiles``, ``settings``, ``toolchain``,
+    ``target`` or ``recipe``; ``text`` is one line; the values are as the parts hold them."""
+
+    part: str
+    path: str
+    text: str
+    mine: Any = None
+    theirs: Any = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"part": self.part, "path": self.path, "text": self.text, "mine": self.mine, "theirs": self.theirs}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One stored key beside the asked one: the reasons, fewest and slightest first."""
+
+    other: KeyParts
+    reasons: tuple[Reason, ...]
+    same_key: bool
+    same_recipe: bool
+
+    @property
+    def distance(self) -> int:
+        return sum(_WEIGHT.get(reason.part, 1) for reason in self.reasons)
+
+
+def compare(mine: KeyParts, theirs: KeyParts) -> Comparison:
+    """Everything in which two sets of parts differ, in words."""
+    reasons = [_reason(change) for change in differences(_compared(mine), _compared(theirs))]
+    return Comparison(theirs, tuple(_tidy(reasons)), mine.key == theirs.key, mine.recipe == theirs.recipe)
+
+
+def _compared(item: KeyParts) -> dict[str, Any]:
+    """The parts, less what only points elsewhere."""
+    return {name: value for name, value in item.parts.items() if name != "outline"}
+
+
+def nearest(mine: KeyParts, stored: Sequence[KeyParts], limit: int = 3) -> list[Comparison]:
+    """The stored keys most like the asked one, likest first; the asked one itself left out."""
+    seen: set[str] = {mine.key}
+    others = [other for other in stored if not (other.key in seen or seen.add(other.key))]  # type: ignore[func-returns-value]
+    return sorted((compare(mine, other) for other in others), key=lambda found: found.distance)[:limit]
+
+
+def _tidy(reasons: list[Reason]) -> list[Reason]:
+    """Later parts follow from earlier ones: exact weights say nothing new when the weights' digest differs."""
+    parts = {reason.part for reason in reasons}
+    kept = [r for r in reasons if not (r.path == "recipe.weights" and "weights" in parts)]
+    settings = {r.path.removeprefix("settings.") for r in kept if r.part == "settings"}
+    kept = [r for r in kept if r.path.removeprefix("recipe.settings.") not in settings or r.part == "settings"]
+    return sorted(kept, key=lambda reason: -_WEIGHT.get(reason.part, 1))
+
+
+def _reason(change: Difference) -> Reason:
+    part = change.path.partition(".")[0].partition("[")[0]
+    sayer = _SAY.get(part)
+    text = sayer(change) if sayer else f"{change.path}: {change.mine!r} here, {change.theirs!r} there"
+    return Reason(part, change.path, text, change.mine, change.theirs)
+
+
+def _say_setting(change: Difference) -> str:
+    name = change.path.removeprefix("settings.").partition("[")[0].partition(".")[0]
+    role = FIELDS[name].role if name in FIELDS else "setting"
+    sort = "an engine-invariant setting" if str(role) == "engine" else f"a {role} setting"
+    return f"{name} is {_value(change.mine)} here and {_value(change.theirs)} there ({sort})"
+
+
+def _say_recipe(change: Difference) -> str:
+    name = change.path.removeprefix("recipe.").removeprefix("settings.")
+    if name == "weights":
+        return "the weights' values differ (the key leaves them out: the engine is refittable)"
+    if name.startswith("exporter"):
+        return f"the exporter differs: {_value(change.mine)} here, {_value(change.theirs)} there"
+    return f"{name} is {_value(change.mine)} here and {_value(change.theirs)} there (the same key: a search setting)"
+
+
+def _say_graph(change: Difference) -> str:
+    return "the graphs differ"
+
+
+def _say_weights(change: Difference) -> str:
+    if change.path == "weights.policy":
+        return f"weights count by {change.mine} here and by {change.theirs} there"
+    return "the weights differ"
+
+
+def _say_toolchain(change: Difference) -> str:
+    what = {"version": "TensorRT's version", "flavour": "the TensorRT flavour", "cuda": "the CUDA major version"}
+    name = change.path.removeprefix("toolchain.")
+    return f"{what.get(name, name)} is {_value(change.mine)} here and {_value(change.theirs)} there"
+
+
+def _say_target(change: Difference) -> str:
+    name = change.path.removeprefix("target.").partition("[")[0]
+    if name == "capabilities":
+        return f"the compute capability is {_capability(change.mine)} here and {_capability(change.theirs)} there"
+    return f"the target's {name} is {_value(change.mine)} here and {_value(change.theirs)} there"
+
+
+def _say_profile(change: Difference) -> str:
+    if change.path == "profiles":
+        return f"{_profiles(change.mine)} here and {_profiles(change.theirs)} there"
+    return f"{change.path} is {_value(change.mine)} here and {_value(change.theirs)} there (an input's shape range)"
+
+
+_SAY = {
+    "settings": _say_setting,
+    "recipe": _say_recipe,
+    "graph": _say_graph,
+    "weights": _say_weights,
+    "toolchain": _say_toolchain,
+    "target": _say_target,
+    "profiles": _say_profile,
+}
+
+
+def _profiles(value: Any) -> str:
+    count = len(value) if isinstance(value, Sequence) else 0
+    return f"{count} optimisation profile{'' if count == 1 else 's'}"
+
+
+def _capability(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "+".join(f"sm_{number}" for number in value)
+    return f"sm_{value}" if value is not None else "none"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "unset"
+    return str(value) if not isinstance(value, Mapping) else ", ".join(f"{k} {v}" for k, v in value.items())

@@ -1,0 +1,187 @@
+"""What torch's operators mean to the canonical graph: shared by the ``.pt2`` and the live front end.
+
+A front end walks its nodes in program order and calls ``TorchGraph.call`` for each. Here defaults are filled
+in, what does nothing at inference drops out, and effects are told apart: random draws and custom operators
+keep their order, writes are marked for ``graph_effects``, assertions form a set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from farm.canonical import encode
+from farm.errors import BadProgram
+from farm.graph import Graph, Meta, Node
+from farm.graph_symbols import Expr
+from farm.programs import operators as rules
+from farm.programs.operators import Operator
+
+MAX_NESTING = 30
+_DIGEST = re.compile(r"(?:sha256|b3):[0-9a-f]{64}")
+
+
+@dataclass(slots=True)
+class Scope:
+    """The program's body, or a subgraph's: what happens in order in it."""
+
+    depth: int = 0
+    ordered: list[int] = field(default_factory=list)
+    asserts: list[tuple[int, Expr | None]] = field(default_factory=list)
+    writes: list[int] = field(default_factory=list)
+    autocast: bool = False
+
+
+class Call:
+    """The arguments of one call while they are encoded: operands, and what came with subgraphs."""
+
+    __slots__ = ("inner", "ordered", "refs", "spans", "writes")
+
+    def __init__(self) -> None:
+        self.refs: list[int] = []
+        self.inner: list[int] = []
+        self.spans: dict[int, tuple[int, int]] = {}
+        self.ordered = self.writes = False
+
+
+Encode = Callable[[Any, str, Call], bytes]
+"""Encode one argument of a front end's own kind, adding the values it refers to to the call."""
+
+
+def check_custom_ops(custom_ops: Mapping[str, str] | None) -> dict[str, str]:
+    """``custom_ops`` with its values checked: ``sha256:`` and 64 hexadecimal digits each."""
+    given = dict(custom_ops or {})
+    for name, found in given.items():
+        if not _DIGEST.fullmatch(found):
+            raise BadProgram(
+                f"the declared digest of custom operator {name} is {found!r}",
+                f"Write it as {name}: sha256:<64 hex digits> of the operator's implementation.",
+            )
+    return given
+
+
+class TorchGraph:
+    """A ``Graph`` under construction from torch operators."""
+
+    def __init__(self, encode_argument: Encode, custom_ops: Mapping[str, str] | None) -> None:
+        self.graph = Graph()
+        self.encode = encode_argument
+        self.custom_ops = check_custom_ops(custom_ops)
+        self.writes_in_place = False
+
+    def arguments(self, op: Operator, given: Sequence[tuple[str, Any]], call: Call) -> list[bytes]:
+        """Arguments in the schema's order, defaults filled in. ``given`` pairs names with raw values."""
+        parts, kinds, position_of = op.defaults.copy(), op.kinds, op.position
+        extra: list[bytes] = []
+        last = -1
+        for name, raw in given:
+            position = position_of.get(name, len(kinds))
+            if position == last < len(kinds):
+                raise BadProgram(f"{op.name} is given {name} twice", "Export the program again.")
+            if position < last:
+                ordered = sorted(given, key=lambda pair: position_of.get(pair[0], len(kinds)))
+                call.refs.clear()
+                return self.arguments(op, ordered, call)
+            last = position
+            if position == len(kinds):
+                extra.append(encode(name) + self.encode(raw, "", call))
+            elif kinds[position] != "v" and name not in rules.MESSAGES:
+                start = len(call.refs)
+                parts[position] = self.encode(raw, kinds[position], call)
+                call.spans[position] = (start, len(call.refs))
+            else:
+                parts[position] = rules.SKIPPED
+        return parts + extra
+
+    def custom(self, name: str) -> bytes:
+        """What stands for custom operator ``ns.op.overload``: its name and its declared digest."""
+        namespace, packet, overload = ([*name.split("."), "", ""])[:3]
+        spellings = [f"{namespace}::{packet}.{overload}", name]
+        if overload == "default":
+            spellings += [f"{namespace}::{packet}", f"{namespace}.{packet}"]
+        for spelling in spellings:
+            if spelling in self.custom_ops:
+                return encode(["custom", name, self.custom_ops[spelling]])
+        raise BadProgram(
+            f"{spellings[0]} is a custom operator: nothing in the program says what it computes",
+            f"Declare its implementation: custom_ops={{'{spellings[0]}': 'sha256:<digest of its source or"
+            " library>'}; a new implementation needs a new digest.",
+        )
+
+    def call(
+        self, op: Operator, parts: list[bytes], call: Call, metas: tuple[Meta, ...], label: str, source: object
+    ) -> Node:
+        """The node of a call of a known operator. The caller adds it with ``place``."""
+        body = op.head + b"".join(parts)
+        node = Node(op.name, b"l%d:%b" % (len(body), body), tuple(call.refs), metas, label, source)
+        node.aliases = op.aliases
+        if op.writes:
+            node.writes = self._written(call, op.writes)
+        elif op.name in rules.WRITES_WHEN_TRUE:
+            flag, written = rules.WRITES_WHEN_TRUE[op.name]
+            if parts[op.position[flag]] != _FALSE:
+                node.writes = self._written(call, [op.position[name] for name in written])
+        return node
+
+    @staticmethod
+    def _written(call: Call, positions: Iterable[int]) -> tuple[int, ...]:
+        spans = [call.spans[position] for position in positions if position in call.spans]
+        return tuple(ref for start, end in spans for ref in range(start, end))
+
+    def opaque(self, head: bytes, op: str, call: Call, metas: tuple[Meta, ...], label: str, source: object) -> Node:
+        """A node that is not in the table: a custom operator or one with subgraphs.
+
+        A custom operator may write to any operand and return any; so may one whose subgraphs write.
+        """
+        node = Node(op, head, tuple(call.refs), metas, label, source)
+        node.inner = tuple(call.inner)
+        node.aliases = True
+        if call.writes:
+            node.writes = tuple(index for index in range(len(call.refs)) if index not in node.inner)
+        return node
+
+    def place(self, node: Node, scope: Scope, ordered: bool) -> int:
+        """Add ``node`` to the graph and to what is ordered in ``scope``."""
+        if ordered:
+            tail = encode(["effect", scope.depth, len(scope.ordered)])
+            node.head = b"l%d:%b" % (len(node.head) + len(tail), node.head + tail)
+        number = self.graph.add(node)
+        if ordered:
+            scope.ordered.append(number)
+        if node.writes:
+            scope.writes.append(number)
+        return number
+
+    @staticmethod
+    def draws(op: Operator, parts: list[bytes]) -> bool:
+        """Whether this call draws random numbers."""
+        if not op.random:
+            return False
+        known = rules.PURE_WHEN.get(op.name)
+        return known is None or parts[op.position[known[0]]] != encode(known[1])
+
+    def is_identity(self, op: Operator, parts: list[bytes]) -> bool:
+        """Whether this call's result is its first operand, so that the node may drop out."""
+        if op.name in rules.IDENTITIES:
+            return True
+        if op.name in rules.IDENTITIES_WITHOUT_WRITES:
+            return not self.writes_in_place
+        flag = rules.IDENTITIES_UNLESS_TRAINING.get(op.name)
+        return flag is not None and parts[op.position[flag]] == _FALSE
+
+    def subgraph(self, scope: Scope, outputs: list[bytes], refs: list[int], params: int, call: Call) -> bytes:
+        """Encode a subgraph that was built in ``scope``; its roots become inner operands of ``call``."""
+        effects = [*scope.ordered, *scope.writes, *[node for node, _ in scope.asserts]]
+        start = len(call.refs)
+        call.refs.extend((*refs, *effects))
+        call.inner.extend(range(start, len(call.refs)))
+        call.ordered |= bool(scope.ordered)
+        call.writes |= bool(scope.writes)
+        counts = [len(scope.ordered), len(scope.writes), len(scope.asserts)]
+        body = encode("graph") + encode([scope.depth, params, *counts]) + b"".join(outputs)
+        return b"l%d:%b" % (len(body), body)
+
+
+_FALSE = encode(False)

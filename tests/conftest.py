@@ -1,0 +1,135 @@
+"""Fixtures that the whole suite shares: the test programs, a fresh farm, and the command line as a process."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+FARM = [sys.executable, "-m", "farm"]
+HERE = Path(__file__).parent
+
+
+def clean_environment(home: Path, **extra: str) -> dict[str, str]:
+    """The environment of a user who has configured nothing but where the farm lives."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FARM_", "PYTEST_"))}
+    return kept | {"FARM_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "80"} | extra
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Farms:
+    """One farm's home, and its command line in processes of their own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.cwd = home.parent
+        self._running: list[subprocess.Popen[str]] = []
+
+    def run(self, *args: str | Path, timeout: float = 120, env: dict[str, str] | None = None) -> Ran:
+        """Run ``farm ARGS`` to its end."""
+        done = subprocess.run(
+            [*FARM, *map(str, args)],
+            env=clean_environment(self.home, **(env or {})),
+            cwd=self.cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *args: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start ``farm ARGS``; it is killed at the end of the test if it still runs."""
+        process = subprocess.Popen(
+            [*FARM, *map(str, args)],
+            env=clean_environment(self.home, **(env or {})),
+            cwd=self.cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._running.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Ran:
+        out, err = process.communicate(timeout=timeout)
+        return Ran(process.returncode, out, err)
+
+    def close(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """The processes below ``pid``."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def eventually(condition: Callable[[], Any], timeout: float = 60, what: str = "the condition") -> Any:
+    """Poll until ``condition`` gives something true, and return that."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not come about within {timeout} s")
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farms]:
+    farms = Farms(tmp_path / "home")
+    yield farms
+    farms.close()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small programs, exported once for all test processes. Read-only: copy before you change one."""
+    folder = tmp_path_factory.getbasetemp().parent / "farm-test-programs"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            pytest.importorskip("torch")
+            subprocess.run([sys.executable, HERE / "programs_for_tests.py", folder], check=True, timeout=240)
+            (folder / "done").touch()
+    return folder
+
+
+@pytest.fixture
+def copied(programs: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Copy one of ``programs`` beside the farm's home and give its path."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copy(programs / name, tmp_path / name))
+
+    return copy

@@ -1,0 +1,138 @@
+"""Things that go wrong while a build runs. Each ends with a reason, nothing half-written, and a next ask that works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import Farms, descendants, eventually
+
+pytestmark = [pytest.mark.torch, pytest.mark.chaos, pytest.mark.xdist_group("kills")]
+
+
+def build_child(pid: int) -> psutil.Process | None:
+    """The process below ``pid`` that runs TensorRT, once there is one."""
+    for child in descendants(pid):
+        try:
+            if any("trt_child" in word for word in child.cmdline()):
+                return child
+        except psutil.Error:
+            continue
+    return None
+
+
+def waiting_child(process: subprocess.Popen[str]) -> psutil.Process:
+    found = eventually(lambda: build_child(process.pid), what="a build child")
+    assert isinstance(found, psutil.Process)
+    return found
+
+
+def half_written(home: Path) -> list[Path]:
+    """Temporary files of the store, and work folders: nothing of these may outlast a finished command."""
+    leftovers = [path for path in (home / "store").rglob("*") if "tmp" in path.parts and path.is_file()]
+    return leftovers + list((home / "cache").glob("build-*")) + list((home / "cache" / "forms").glob("form-*"))
+
+
+def test_a_killed_build_child_is_tried_again(farm: Farms, copied: Callable[[str], Path]) -> None:
+    process = farm.start("build", copied("deep.pt2"), "-t", "sm_89", "--json")
+    waiting_child(process).kill()
+    ran = farm.finish(process)
+    assert ran.code == 0 and ran.json[0]["outcome"] == "built", ran.err
+    shown = farm.run("show", ran.json[0]["build"], "--json").json
+    assert shown["attempts"] == 2 or len(shown["attempts"]) == 2
+    assert not half_written(farm.home)
+
+
+def test_the_whole_command_killed(farm: Farms, copied: Callable[[str], Path]) -> None:
+    model = copied("deep.pt2")
+    process = farm.start("build", model, "-t", "sm_89", "--json")
+    child = waiting_child(process)
+    process.kill()
+    process.wait()
+    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, what="the child's death")
+    assert farm.run("ls", "engines", "--json").json == []
+    again = farm.run("build", model, "-t", "sm_89", "--json")
+    assert again.code == 0 and again.json[0]["outcome"] in ("built", "joined"), again.err
+    assert not half_written(farm.home)
+
+
+def test_interrupted_cleanly(farm: Farms, copied: Callable[[str], Path]) -> None:
+    model = copied("deep.pt2")
+    process = farm.start("build", model, "-t", "sm_86", "-t", "sm_89", "--json")
+    child = waiting_child(process)
+    process.send_signal(signal.SIGINT)
+    ran = farm.finish(process, timeout=30)
+    assert ran.code == 130 and "Traceback" not in ran.err
+    assert not child.is_running()
+    states = {build["state"] for build in farm.run("ls", "builds", "--json").json}
+    assert states == {"cancelled"}
+    assert not half_written(farm.home)
+    assert farm.run("build", model, "-t", "sm_89", "--json").json[0]["outcome"] == "built"
+
+
+def test_interrupted_while_another_waits(farm: Farms, copied: Callable[[str], Path]) -> None:
+    """A waiter that leaves cancels nothing that somebody else wants."""
+    model = copied("deep.pt2")
+    first = farm.start("build", model, "-t", "sm_89", "--json")
+    waiting_child(first)
+    second = farm.start("build", model, "-t", "sm_89", "--json")
+    eventually(lambda: farm.run("ls", "builds", "--json").json[0]["waiters"] == 2, what="the second waiter")
+    first.send_signal(signal.SIGINT)
+    assert farm.finish(first, timeout=30).code == 130
+    ran = farm.finish(second)
+    assert ran.code == 0 and ran.json[0]["outcome"] == "joined", ran.err
+
+
+def test_a_hanging_native_call(farm: Farms, copied: Callable[[str], Path]) -> None:
+    """A stopped process hangs as a deadlocked library does: only a kill from outside ends it."""
+    process = farm.start("build", copied("deep.pt2"), "-t", "sm_89", "--json", env={"FARM_BUILD_TIMEOUT": "20"})
+    child = waiting_child(process)
+    os.kill(child.pid, signal.SIGSTOP)
+    ran = farm.finish(process, timeout=150)
+    assert ran.code in (0, 1)
+    if ran.code == 1:
+        assert "20" in ran.json[0]["error"], ran.json[0]["error"]
+    events = farm.run("show", ran.json[0]["build"], "--json").out
+    assert "time" in events
+    assert not child.is_running()
+
+
+def test_cancelled_from_another_terminal(farm: Farms, copied: Callable[[str], Path]) -> None:
+    process = farm.start("build", copied("deep.pt2"), "-t", "sm_89", "--json")
+    child = waiting_child(process)
+    build = farm.run("ls", "builds", "--json").json[0]["id"]
+    assert farm.run("cancel", build, "--json").code == 0
+    ran = farm.finish(process, timeout=30)
+    assert ran.code == 1 and ran.json[0]["outcome"] == "cancelled"
+    assert not child.is_running()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with hardly any room."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk(tiny_disk: Path, copied: Callable[[str], Path]) -> None:
+    """The program's 19 MB fit once; its form and its engine do not. What to do is said, and room is all it takes."""
+    farm = Farms(tiny_disk / "home")
+    model = copied("deep.pt2")
+    ran = farm.run("build", model, "-t", "sm_89", timeout=200)
+    assert ran.code in (1, 4), ran.err
+    assert "Traceback" not in ran.err and ("full" in ran.err or "space" in ran.err), ran.err
+    subprocess.run(["mount", "-o", "remount,size=400m", tiny_disk], check=True)
+    again = farm.run("build", model, "-t", "sm_89", "--json", timeout=200)
+    assert again.code == 0 and again.json[0]["outcome"] in ("built", "joined"), again.err + again.out
+    assert not half_written(farm.home)
