@@ -29,7 +29,7 @@ grid:
   profile: [small, large]
   disable_tf32: [false, true]
   enable_weight_streaming: [false, true]
-  optimization_level: 1..5
+  optimization_level: [1, 3, 5]
   tiling_optimization_level: [none, fast, moderate, full]
 """
 

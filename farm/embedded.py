@@ -7,6 +7,7 @@ a destination kills the next worker of the same name.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -90,6 +91,8 @@ class EmbeddedDispatch:
             without_gossip=True,
             loglevel="ERROR",
         )
+        # Celery tells of every start and stop; here those are nobody's business but this process's own.
+        logging.getLogger("celery").setLevel(logging.ERROR)
         # Pool threads find their app as Celery's default one, whatever app the message came to.
         app.set_default()
         self._app = app

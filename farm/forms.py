@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from farm.builders import Builder, Cancelled, Form, Limits, Watch
@@ -36,15 +36,17 @@ class Forms:
         self._index, self._store, self._builder, self._limits = index, store, builder, limits
         self._folder = folder / "forms"
 
-    def program(self, digest: str, format: str, folder: Path) -> Path:
-        """The program's file, verified, in ``folder``; not to be written to. ``Missing`` when the store lost it."""
-        path = folder / f"program.{format}"
-        if not self._store.fetch(digest, path, link=True):
-            raise Missing(f"program {digest} is gone from the store", "ask for the model again to store it anew")
-        return path
+    def fetch_program(self, digest: str, path: Path) -> None:
+        """Place a copy of the program's file at ``path``, verified. ``Missing`` when the store lost it.
 
-    def get(self, program: Path, digest: str, format: str, watch: Watch) -> Form:
-        """The form of ``program``: from this machine, else from the store, else exported now.
+        A copy, not a link: a reader tells by a file's ctime whether it changed meanwhile, and another process
+        that links to the same file changes that.
+        """
+        if not self._store.fetch(digest, path):
+            raise Missing(f"program {digest} is gone from the store", "ask for the model again to store it anew")
+
+    def get(self, program: Callable[[], Path], digest: str, format: str, watch: Watch) -> Form:
+        """The form of a program: from this machine, else from the store, else exported now from ``program()``.
 
         One process exports at a time; the others wait and take what it made. ``AttemptFailed`` when the
         program cannot be converted; ``Cancelled``.
@@ -54,7 +56,7 @@ class Forms:
         if not (home / SIDE).exists():
             with self._locked(home, watch):
                 if not (home / SIDE).exists() and not self._download(digest, exporter, home):
-                    self._export(program, digest, exporter, home, watch)
+                    self._export(program(), digest, exporter, home, watch)
         return read_form(home)
 
     @contextlib.contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from typing import TypeGuard
 
 from farm.errors import BadProgram
 from farm.graph_symbols import COMMUTATIVE, Call, Expr, Number, Sym
@@ -52,19 +53,46 @@ def simplify(expr: Expr) -> Expr:
 
 def _folded(name: str, args: tuple[Expr, ...]) -> Expr:
     """An ``Add`` or ``Mul`` with its integers folded into one leading constant (none when neutral)."""
-    neutral = 0 if name == "Add" else 1
-    constant, rest = neutral, []
-    for arg in args:
-        for part in arg.args if isinstance(arg, Call) and arg.name == name else (arg,):
-            if type(part) is int:
-                constant = constant + part if name == "Add" else constant * part
-            else:
-                rest.append(part)
-    if name == "Mul" and constant == 0:
-        return 0
-    if constant != neutral or not rest:
-        rest.insert(0, constant)
-    return rest[0] if len(rest) == 1 else Call(name, tuple(rest))
+    parts = [part for arg in args for part in (arg.args if _is(arg, name) else (arg,))]
+    if name == "Add":
+        return _sum(parts)
+    constant = 1
+    for part in parts:
+        constant *= part if type(part) is int else 1
+    rest = [part for part in parts if type(part) is not int]
+    if constant == 0 or not rest:
+        return constant
+    if constant != 1 and len(rest) == 1 and isinstance(rest[0], Call) and rest[0].name == "Add":
+        return _sum([_folded("Mul", (constant, term)) for term in rest[0].args])
+    return _joined("Mul", [*([constant] if constant != 1 else []), *rest])
+
+
+def _sum(parts: list[Expr]) -> Expr:
+    """A sum with like terms collected, as SymPy does by itself."""
+    constant, factors = 0, dict[Expr, int]()
+    for part in (inner for arg in parts for inner in (arg.args if _is(arg, "Add") else (arg,))):
+        if type(part) is int:
+            constant += part
+            continue
+        factor, term = 1, part
+        if isinstance(part, Call) and part.name == "Mul" and type(part.args[0]) is int:
+            factor, term = part.args[0], _joined("Mul", list(part.args[1:]))
+        factors[term] = factors.get(term, 0) + factor
+    terms = [_folded("Mul", (factor, term)) if factor != 1 else term for term, factor in factors.items() if factor]
+    return _joined("Add", [*([constant] if constant or not terms else []), *terms])
+
+
+def _joined(name: str, parts: list[Expr]) -> Expr:
+    return parts[0] if len(parts) == 1 else Call(name, tuple(parts))
+
+
+def _is(expr: Expr, name: str) -> TypeGuard[Call]:
+    return isinstance(expr, Call) and expr.name == name
+
+
+def same(left: Expr, right: Expr) -> bool:
+    """Whether two expressions over the same symbols are one once simplified and put in order."""
+    return left == right or _sorted(simplify(left), text) == _sorted(simplify(right), text)
 
 
 @lru_cache(maxsize=4096)

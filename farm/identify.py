@@ -5,6 +5,7 @@ Callers are ``service`` (for clients) and ``worker`` (which trusts no client's k
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ from farm.toolchains import PINNED, Toolchain, ToolchainSpec, exact_toolchain
 
 if TYPE_CHECKING:
     from farm.programs.memory import WeightsMemory
+
+
+REMEMBERED = 64
+"""Programs that a worker keeps open; a sweep is over a few."""
 
 
 class Identifier:
@@ -46,7 +51,8 @@ class Identifier:
         self._local_gpu = local_gpu
         self._memory = memory
         self._programs: dict[tuple[Path, tuple[tuple[str, str], ...]], Program] = {}
-        self._recomputed: dict[str, Program] = {}
+        self._recomputed: dict[tuple[str, tuple[tuple[str, str], ...]], Program] = {}
+        self._lock = threading.Lock()
 
     # -- for clients -------------------------------------------------------------------------------------------
 
@@ -127,18 +133,29 @@ class Identifier:
 
     # -- for workers -------------------------------------------------------------------------------------------
 
-    def recompute(self, path: Path, request: BuildRequest) -> tuple[keys.Keyed, Program]:
-        """Key and recipe of a stored build, from the stored program itself; nothing that a client said of its
-        digests, or of what the builder is to be told, is used. The program is opened once per content."""
-        program = self._recomputed.get(request.program)
-        if program is None:
-            program = open_program(path, custom_ops=request.custom_ops)
-            program.weights.content_digest()
-            self._recomputed[request.program] = program
+    def recompute(self, program: Callable[[], Path], request: BuildRequest) -> tuple[keys.Keyed, tuple[int, ...]]:
+        """Key and recipe of a stored build from the stored program itself, and the positions of its inputs.
+
+        Nothing is used that a client said of its digests, or of what the builder is to be told. A program is
+        opened once per content, whichever thread comes first; ``program()`` gives its file.
+        """
+        opened = self._stored_program(program, request)
         settings = CompilationSettings.from_mapping(request.settings)
         target = parse_target(request.target).target
-        toolchain = exact_toolchain(request.toolchain)
-        return keys.compute(facts(program), request.profiles, settings, toolchain, target), program
+        keyed = keys.compute(facts(opened), request.profiles, settings, exact_toolchain(request.toolchain), target)
+        return keyed, tuple(spec.position for spec in opened.inputs)
+
+    def _stored_program(self, path: Callable[[], Path], request: BuildRequest) -> Program:
+        slot = (request.program, tuple(sorted(request.custom_ops.items())))
+        with self._lock:
+            if slot not in self._recomputed:
+                if len(self._recomputed) >= REMEMBERED:
+                    self._recomputed.clear()
+                program = open_program(path(), custom_ops=request.custom_ops)
+                # All that a key may ask for, now: the file is gone once this build has ended.
+                program.weights.content_digest(), program.graph_digest, program.match_nodes(())
+                self._recomputed[slot] = program
+            return self._recomputed[slot]
 
 
 def facts(program: Program) -> keys.ProgramFacts:

@@ -107,7 +107,7 @@ def parse_dimension(text: str) -> Dimension:
     name, equals, values = text.partition("=")
     if not equals or not name.strip():
         raise BadInput(f"'{text}' is no dimension", "write NAME=V,V,… or NAME=a..b, as in optimization_level=0..5")
-    return dimension(name, [part for part in values.split(",") if part.strip()])
+    return dimension(name, [part.strip() for part in values.split(",") if part.strip()])
 
 
 def dimension(name: str, values: Iterable[Any]) -> Dimension:

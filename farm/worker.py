@@ -7,13 +7,14 @@ A worker that dies leaves nothing but a lease that runs out; its children die wi
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,11 @@ class BuildWorker:
                 heart.flush()
                 failure = failure_of(error)
                 index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
+        except OSError as error:
+            with contextlib.suppress(LeaseLost):
+                heart.flush()
+                failure = failure_of_machine(error)
+                index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
         except Exception as error:
             log.exception("defect", build=lease.build.id)
             with contextlib.suppress(LeaseLost):
@@ -133,7 +139,7 @@ class BuildWorker:
         toolchain = exact_toolchain(request.toolchain)
         watch = heart.watch()
         with self._folder() as folder:
-            program = self.shop.forms.program(request.program, request.program_format, folder)
+            program = self._program_in(folder, request)
             told, inputs = self._checked(program, request)
             started = time.monotonic()
             form = self.shop.forms.get(program, request.program, request.program_format, watch)
@@ -158,14 +164,27 @@ class BuildWorker:
             heart.check()
             self.shop.cache.commit(lease, product.plan, manifest, built)
 
-    def _checked(self, path: Path, request: BuildRequest) -> tuple[Mapping[str, Any], tuple[int, ...]]:
+    def _program_in(self, folder: Path, request: BuildRequest) -> Callable[[], Path]:
+        """Fetches the program's file at its first use: most builds need neither key nor form computed anew."""
+        path = folder / f"program.{request.program_format}"
+
+        def fetch() -> Path:
+            if not path.exists():
+                self.shop.forms.fetch_program(request.program, path)
+            return path
+
+        return fetch
+
+    def _checked(
+        self, program: Callable[[], Path], request: BuildRequest
+    ) -> tuple[Mapping[str, Any], tuple[int, ...]]:
         """What the builder is to be told, and the positions of the program's inputs, after the key was computed
         anew: a client's word is never taken for it.
 
         This closes the gap between a client's look at a file and its upload, and keeps a wrong or hostile
         client from naming one program's engine by another's key (DESIGN, promises 1 and 5).
         """
-        keyed, program = self.shop.identifier.recompute(path, request)
+        keyed, inputs = self.shop.identifier.recompute(program, request)
         if (keyed.key, keyed.recipe) != (request.key, request.recipe):
             raise BadProgram(
                 f"{request.model} is not what its key was computed from: the file changed while it was submitted",
@@ -173,7 +192,7 @@ class BuildWorker:
             )
         if keyed.effective.refused:
             raise BadInput(keyed.effective.refused[0])
-        return keyed.effective.told, tuple(spec.position for spec in program.inputs)
+        return keyed.effective.told, inputs
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -224,6 +243,15 @@ def failure_of(error: FarmError) -> Failure:
     if isinstance(error, Unavailable | CorruptBlob):
         return Failure(FailureKind.TRANSIENT, error.message, error.hint)
     return Failure(FailureKind.NODE, error.message, error.hint)
+
+
+def failure_of_machine(error: OSError) -> Failure:
+    """What the operating system refused: no room passes once there is room; the rest is this machine's."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "make room ('farm doctor' shows where) and ask again"
+        return Failure(FailureKind.TRANSIENT, f"the disk is full{where}", hint)
+    return Failure(FailureKind.NODE, f"{error.strerror or error}{where}", "'farm doctor' looks over this machine")
 
 
 def defect(error: Exception) -> Failure:

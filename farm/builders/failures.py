@@ -59,7 +59,7 @@ def _stopped(outcome: Outcome, limits: Limits, what: str) -> Failure:
         )
     return Failure(
         TRANSIENT,
-        f"the {what} was stopped after {outcome.seconds:.0f} s: it hung, using no processor time any more",
+        f"the {what} was stopped after {outcome.seconds:.0f} s: it hung, giving no sign of life any more",
         f"it is tried again; {LOG_HINT}",
     )
 

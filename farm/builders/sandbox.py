@@ -40,8 +40,9 @@ TALK_SECONDS = 0.25
 TREE_SECONDS = 1.0
 STALL_SECONDS = 300.0
 STALL_SHARE = 0.005
-"""A child that used less than this share of one processor for ``STALL_SECONDS`` hangs: its own beats cost a
-tenth of that, and a build that computes, reads or waits for a GPU's timings costs far more."""
+"""A child hangs when it used less than this share of one processor for ``STALL_SECONDS`` (its beats cost a tenth
+of that; a build that computes, reads or waits for a GPU's timings far more), or when it did not beat for as long:
+then a native call holds Python's lock, which none of TensorRT's long ones does."""
 REAP_SECONDS = 10.0
 MIB = 2**20
 DATA_SLACK = 1536 * MIB
@@ -189,15 +190,20 @@ def _computed(process: psutil.Process) -> float:
 
 def _follow(child: _Child, task: Task, limits: Limits, watch: Watch) -> Outcome:
     """Watch the child until it has ended or must end."""
-    ears = _Ears(child, watch)
+    with contextlib.closing(_Ears(child, watch)) as ears:
+        return _listen(ears, child, task, limits, watch)
+
+
+def _listen(ears: _Ears, child: _Child, task: Task, limits: Limits, watch: Watch) -> Outcome:
     reason: Ending | None = None
     looked = talked = 0.0
+    ears.talk()
     while child.poll() is None and reason is None:
         ears.listen(POLL_SECONDS)
         now = time.monotonic()
         if now - looked >= POLL_SECONDS:
             looked = now
-            reason = _must_end(child, task, limits, now)
+            reason = _must_end(child, task, limits, now, ears.heard)
         if now - talked >= TALK_SECONDS:
             talked = now
             ears.talk()
@@ -215,13 +221,14 @@ def _follow(child: _Child, task: Task, limits: Limits, watch: Watch) -> Outcome:
     return Outcome(ending, abs(status), tuple(ears.messages), ears.log.text(), peak, seconds)
 
 
-def _must_end(child: _Child, task: Task, limits: Limits, now: float) -> Ending | None:
+def _must_end(child: _Child, task: Task, limits: Limits, now: float, heard: float) -> Ending | None:
     memory = child.looks.memory(now)
     if 0 < limits.memory < memory:
         return Ending.MEMORY
     if now - child.started > limits.seconds:
         return Ending.TIME
-    if child.looks.stalled(now, task.stall_seconds):
+    silent = 0 < task.stall_seconds <= now - heard
+    if silent or child.looks.stalled(now, task.stall_seconds):
         return Ending.STALL
     return None
 
@@ -240,11 +247,11 @@ class _Ears:
             self._selector.register(child.exited, selectors.EVENT_READ)
         self.log = BoundedLog()
         self.messages: list[Mapping[str, Any]] = []
+        self.heard = child.started
         self.told_peak = 0
         self._lines = Lines()
         self._phase = "start"
         self._progress: float | None = None
-        self._said: tuple[str, float | None] = ("", None)
 
     def listen(self, seconds: float) -> None:
         """Wait for something to read, or for the child's end, no longer than ``seconds``."""
@@ -261,11 +268,12 @@ class _Ears:
         while self._read_messages():
             pass
         self._pass_on(self.log.finish())
+
+    def close(self) -> None:
         self._selector.close()
 
     def talk(self) -> None:
         """Report, also where nothing is new: whoever watches takes it for a sign of life."""
-        self._said = (self._phase, self._progress)
         self._watch.report(self._phase, self._progress)
 
     def _read_log(self) -> bool:
@@ -279,6 +287,7 @@ class _Ears:
 
     def _read_messages(self) -> bool:
         data = self._read(self._child.messages)
+        self.heard = time.monotonic() if data else self.heard
         for line in self._lines.feed(data):
             self._take(line)
         return bool(data)
@@ -288,9 +297,8 @@ class _Ears:
             data = os.read(fd, 65536)
         except BlockingIOError:
             return b""
-        if not data:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(fd)
+        if not data and fd in self._selector.get_map():
+            self._selector.unregister(fd)
         return data
 
     def _take(self, line: bytes) -> None:

@@ -8,7 +8,7 @@ found inert or moot before (``compilation.Effective.told``) and leaves no step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -30,7 +30,8 @@ class Step:
 
     ``kind`` is ``number``, ``enum``, ``flag`` or ``pool``; ``name`` the attribute's, flag's or pool's name;
     ``value`` an int, a member's name or a bool, or None to leave it alone and record what it is; ``setting``
-    is the name of the setting that it serves, for messages; ``type`` is the enum's class.
+    is the name of the setting that it serves, for messages; ``type`` is the enum's class. A step that is
+    ``spare`` says what the setting's default says: a version of TensorRT that has no such thing needs none.
     """
 
     setting: str
@@ -38,15 +39,10 @@ class Step:
     name: str
     value: int | str | bool | None
     type: str = ""
+    spare: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "setting": self.setting,
-            "kind": self.kind,
-            "name": self.name,
-            "value": self.value,
-            "type": self.type,
-        }
+        return asdict(self)
 
 
 Rule: TypeAlias = Callable[[Any, Told, str], Iterator[Step]]
@@ -198,7 +194,8 @@ def steps(told: Told, flavour: str, os: str = "linux") -> tuple[Step, ...]:
     found: list[Step] = []
     for setting, rule in RULES.items():
         if setting in full and not (flavour == RTX and setting in UNSAID and _at_default(setting, full)):
-            found.extend(rule(full[setting], full, flavour))
+            spare = _at_default(setting, full)
+            found.extend(replace(step, spare=spare) for step in rule(full[setting], full, flavour))
     if os == "windows" or told.get("enable_cross_compile_for_windows", False):
         setting = "enable_cross_compile_for_windows"
         found.append(Step(setting, "enum", "runtime_platform", "WINDOWS_AMD64", "RuntimePlatform"))

@@ -111,7 +111,9 @@ def child_job(job: Job) -> dict[str, Any]:
     """What the child is told: plain JSON. ``BadSettings`` for a setting that cannot be honoured."""
     flavour = job.toolchain.flavour
     if flavour not in FLAVOURS:
-        raise AttemptFailed(Failure(FailureKind.NODE, f"the tensorrt builder does not drive {flavour}"))
+        raise AttemptFailed(
+            Failure(FailureKind.NODE, f"the tensorrt builder does not drive {flavour}", "see 'farm doctor'")
+        )
     timing = flavour != RTX  # on TensorRT-RTX timing caches are no-ops
     return {
         "module": flavour,

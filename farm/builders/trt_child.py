@@ -38,7 +38,7 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     builder = make_builder(trt, logger, channel)
     channel.ready()
     if job.get("probe"):
-        return {"capabilities": offered(trt)}
+        return probe(trt, builder, channel)
     network, parser = parse(trt, builder, logger, job, channel)
     config = builder.create_builder_config()
     if config is None:
@@ -83,6 +83,18 @@ def offered(trt: Trt) -> list[str]:
     known = getattr(trt, "ComputeCapability", None)
     names = list(known.__members__) if known is not None else []
     return [name for name in names if name.startswith("SM")]
+
+
+def probe(trt: Trt, builder: Any, channel: Channel) -> dict[str, Any]:
+    """Build an engine of one layer for everything that is on offer: whether this machine can, and for what."""
+    capabilities = offered(trt)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    tensor = network.add_input("x", trt.DataType.FLOAT, (1,))
+    network.mark_output(network.add_identity(tensor).get_output(0))
+    config = builder.create_builder_config()
+    set_capabilities(trt, config, capabilities, channel, {})
+    plan = build(builder, network, config, channel)
+    return {"capabilities": capabilities, "size": len(memoryview(plan))}
 
 
 def make_logger(trt: Trt, channel: Channel, verbose: bool) -> Any:
@@ -176,6 +188,8 @@ def configure(trt: Trt, config: Any, job: dict[str, Any], channel: Channel) -> d
         try:
             told = tell(trt, config, step)
         except (AttributeError, KeyError) as error:
+            if step["spare"]:
+                continue
             raise channel.Refused(what="unknown", setting=step["setting"], text=str(error)) from None
         except (TypeError, ValueError, RuntimeError) as error:
             raise channel.Refused(what="setting", setting=step["setting"], text=str(error)) from None

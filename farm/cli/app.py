@@ -24,9 +24,14 @@ app = typer.Typer(
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Say which farm this is.", is_eager=True, callback=lambda v: _version(v))
+        bool,
+        typer.Option(
+            "--version", metavar="", help="Say which farm this is.", is_eager=True, callback=lambda v: _version(v)
+        ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. May be given after a command, too.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", metavar="", help="Show tracebacks. May be given after a command, too.")
+    ] = False,
 ) -> None:
     """A TensorRT engine cache and build farm: ask for engines, and each is built once."""
 

@@ -35,7 +35,10 @@ def key(
     custom_ops: opt.CustomOps,
     as_json: opt.Json = False,
 ) -> None:
-    """Say each engine's key without building it, whether or not a builder here could make it."""
+    """Say each engine's key, and build nothing.
+
+    Works for any target and settings, whether or not a builder here could honour them.
+    """
     profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
     with opened() as farm:
         looked = farm.look(opt.asks(models, targets, settings, profiles, custom_ops))
@@ -86,7 +89,7 @@ def _note_warnings(identities: Sequence[Identity], refused: bool = False) -> Non
 
 
 def explain(
-    what: Annotated[list[str], typer.Argument(metavar="MODEL...|KEY KEY", help="Models, or two keys or recipes.")],
+    what: Annotated[list[str], typer.Argument(metavar="MODEL|KEY", help="Models, or two keys or recipes.")],
     targets: opt.Targets,
     settings: opt.Settings,
     min_shapes: opt.MinShapes,
@@ -95,7 +98,10 @@ def explain(
     custom_ops: opt.CustomOps,
     as_json: opt.Json = False,
 ) -> None:
-    """Say why an ask is a miss: the nearest engines there are, and what differs. Or why two keys differ."""
+    """Say why an ask is a miss, or why two keys differ.
+
+    A miss is compared with the nearest engines there are, part by part.
+    """
     keys = [text for text in what if opt.program_path(text) is None]
     with opened() as farm:
         if keys:
@@ -206,13 +212,19 @@ def build(
     custom_ops: opt.CustomOps,
     no_wait: opt.NoWait = False,
     no_build: Annotated[
-        bool, typer.Option("--no-build", help="Only look: exit 3 when one is missing.", rich_help_panel=opt.DOING)
+        bool,
+        typer.Option(
+            "--no-build", metavar="", help="Only look: exit 3 when one is missing.", rich_help_panel=opt.DOING
+        ),
     ] = False,
     force: opt.Force = False,
     priority: opt.Priority = 0,
     as_json: opt.Json = False,
 ) -> None:
-    """Get an engine for every MODEL and TARGET: from the cache, or built once."""
+    """Get an engine for every model and target.
+
+    From the cache where it is there; else built, once, however many ask.
+    """
     if no_build and (force or no_wait):
         raise BadInput("--no-build goes with neither --force nor --no-wait", "leave one of them out")
     profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
@@ -297,7 +309,7 @@ def _note_trouble(answer: Answer) -> None:
 
 def pull(
     what: Annotated[
-        list[str], typer.Argument(metavar="KEY|MODEL...", help="Keys (or recipes, or digests), or paths of models.")
+        list[str], typer.Argument(metavar="KEY|MODEL", help="Keys (or recipes, or digests), or paths of models.")
     ],
     folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the plans are placed.")],
     targets: opt.Targets,
@@ -308,7 +320,10 @@ def pull(
     custom_ops: opt.CustomOps,
     as_json: opt.Json = False,
 ) -> None:
-    """Fetch engines' plans, verified, each with its manifest beside it. Exit 3 when one is missing."""
+    """Fetch engines' plans, verified.
+
+    By key, recipe or digest, or by model and target. Each has its manifest beside it. Exit 3 when one is missing.
+    """
     from farm.cli.pulling import place, wanted
 
     profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)

@@ -12,7 +12,7 @@ from farm.cli.output import Column, Table, emit, say
 
 
 def doctor(as_json: opt.Json = False) -> None:
-    """Say what this machine can build, why not the rest, and whether what is configured works."""
+    """Say what this machine can build, and why not the rest."""
     from farm.config import load
     from farm.doctor import examine
     from farm.wiring import open_index, open_store
@@ -31,13 +31,19 @@ def doctor(as_json: opt.Json = False) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where programs and the report are put.")] = Path(
-        "demo-out"
-    ),
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", show_default=False, help="Where programs and the report are put (default: demo-out)."
+        ),
+    ] = Path("demo-out"),
     force: opt.Force = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Build real engines of two example programs for three GPU generations, then ask again: all hits."""
+    """Build engines of two example programs, then ask again.
+
+    A sweep over settings for three GPU generations; the second time every one is a hit.
+    """
     from farm.cli.demonstration import run
 
     raise typer.Exit(run(folder, force, as_json))

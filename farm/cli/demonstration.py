@@ -26,7 +26,7 @@ def run(folder: Path, force: bool, as_json: bool) -> int:
     began = time.monotonic()
     if not as_json:
         say("Two example programs, a ResNet-like and a GPT-like, with random weights;")
-        say("a grid of settings for three GPU generations; real TensorRT-RTX engines, no GPU needed.")
+        say("a grid of settings; TensorRT-RTX engines for three GPU generations, without a GPU.")
         say()
     sweep = prepare(folder)
     note(f"farm: programs and sweep in {folder} ({human_seconds(time.monotonic() - began)})")
@@ -76,6 +76,8 @@ def ask_again(sweep: Path) -> dict[str, Any]:
         document = json.loads(done.stdout)
     except json.JSONDecodeError as error:
         raise BuildFailed(f"asking again ended with code {done.returncode}: {done.stderr.strip()[-300:]}") from error
+    if "error" in document:
+        raise BuildFailed(f"asking again failed: {document['error']['message']}", document["error"]["hint"] or "")
     outcomes = [trial["outcome"] for trial in document.get("trials", ())]
     hits = outcomes.count("hit")
     return {"seconds": round(elapsed, 3), "asked": len(outcomes), "hits": hits, "all_hit": hits == len(outcomes) > 0}

@@ -24,7 +24,7 @@ IDLE_TICKS = 3
 
 
 def nodes(as_json: opt.Json = False) -> None:
-    """List the machines that build now, and what they can build."""
+    """List the machines that build now."""
     with opened() as farm:
         documents = node_documents(farm)
     if as_json:
@@ -74,10 +74,15 @@ def worker(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="This node's name (default: its host name).")
     ] = None,
-    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing waits or runs any more.")] = False,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", metavar="", help="End when nothing waits or runs any more.")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Build what is queued on this farm, until interrupted. What is unfinished then is handed back."""
+    """Build what is queued, until interrupted.
+
+    What is unfinished then is handed back to the queue.
+    """
     began = time.monotonic()
     with opened(configured(concurrency=concurrency, host=name)) as farm:
         note(f"farm: building on {farm.config.host}, {count_of(farm.config.workers, 'build')} at once; Ctrl-C ends it")

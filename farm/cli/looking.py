@@ -46,14 +46,16 @@ class Thing(StrEnum):
 
 
 def ls(
-    thing: Annotated[Thing, typer.Argument(metavar="[engines|builds|programs|nodes|sweeps]")] = Thing.ENGINES,
+    thing: Annotated[
+        Thing, typer.Argument(metavar="engines|builds|programs|nodes|sweeps", show_default=False)
+    ] = Thing.ENGINES,
     limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=1, help="At most so many.")] = 50,
     state: Annotated[
         str, typer.Option("--state", metavar="STATE", help="Builds in this state: queued, running, failed …")
     ] = "",
     as_json: opt.Json = False,
 ) -> None:
-    """List engines (or builds, programs, nodes, sweeps), the newest first."""
+    """List engines, builds, programs, nodes or sweeps."""
     if state and thing is not Thing.BUILDS:
         raise BadInput("--state goes with builds", "write 'farm ls builds --state …'")
     with opened() as farm:
@@ -194,7 +196,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="An id, key or digest; the
 
 
 def show(ident: Id, as_json: opt.Json = False) -> None:
-    """Show a build, engine (by key, recipe or digest), program or sweep."""
+    """Show one build, engine, program or sweep."""
     from farm.cli.showing import find_one
 
     with opened() as farm:
@@ -211,7 +213,9 @@ def show(ident: Id, as_json: opt.Json = False) -> None:
 
 def logs(
     ident: Annotated[str, typer.Argument(metavar="BUILD", help="A build's id, or the start of it.")],
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the build has ended.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", metavar="", help="Go on until the build has ended.")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Print a build's log."""
@@ -240,7 +244,10 @@ def _print_log(build: str, text: str, as_json: bool) -> None:
 
 
 def cancel(ident: Id, as_json: opt.Json = False) -> None:
-    """Cancel a build for everybody who waits for it, or what a sweep still builds."""
+    """Cancel a build, or what a sweep still builds.
+
+    A build is cancelled for everybody who waits for it.
+    """
     from farm.cli.showing import find_sweep_or_build
     from farm.cli.sweep import cancel_sweep
 
@@ -273,27 +280,35 @@ def retry(
     no_wait: opt.NoWait = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Build again what failed or was cancelled, its remembered failure forgotten."""
-    from farm.cli.asking import exit_code, show_answers, wait_for
+    """Build again what failed or was cancelled.
+
+    A remembered failure is forgotten.
+    """
     from farm.cli.showing import find_sweep_or_build
     from farm.cli.sweep import retry_sweep
-    from farm.sweeping import answer_of
 
     with opened() as farm:
         found = find_sweep_or_build(farm, ident)
         if found.sweep is not None:
-            retry_sweep(farm, found.sweep, no_wait, as_json)
-            return
-        assert found.build is not None
-        build = farm.retry(found.build.id, keep=no_wait)
-        answers = [answer_of(build)]
-        if not no_wait:
-            answers = wait_for(farm, answers)
+            code = retry_sweep(farm, found.sweep, no_wait, as_json)
+        else:
+            assert found.build is not None
+            code = _retry_build(farm, found.build, no_wait, as_json)
+    raise typer.Exit(code)
+
+
+def _retry_build(farm: Farm, build: Build, no_wait: bool, as_json: bool) -> int:
+    from farm.cli.asking import exit_code, show_answers, wait_for
+    from farm.sweeping import answer_of
+
+    answers = [answer_of(farm.retry(build.id, keep=no_wait))]
+    if not no_wait:
+        answers = wait_for(farm, answers)
     if as_json:
         emit([answer.as_json() for answer in answers])
     else:
         show_answers(answers)
-    raise typer.Exit(exit_code(answers))
+    return exit_code(answers)
 
 
 # -- stats ---------------------------------------------------------------------------------------------------
@@ -317,11 +332,12 @@ def stats(as_json: opt.Json = False) -> None:
 
 def settings(
     names: Annotated[
-        list[str], typer.Argument(default_factory=list, metavar="[NAME...]", help="All about these alone.")
+        list[str],
+        typer.Argument(default_factory=list, show_default=False, metavar="NAME", help="All about these alone."),
     ],
     as_json: opt.Json = False,
 ) -> None:
-    """The table of compilation settings: type, default, role, and what each builder does with it."""
+    """List the compilation settings, and what each builder does with them."""
     from farm.cli import settings_table
 
     fields = settings_table.chosen(names)

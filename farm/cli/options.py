@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ASKING = "What is asked for"
 DOING = "What is done"
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
-Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Paths of .pt2 or .onnx files.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON document on stdout, and nothing else there.")]
+Models = Annotated[list[str], typer.Argument(metavar="MODEL", help="Paths of .pt2 or .onnx files.")]
 Targets = Annotated[
     list[str],
     typer.Option(
@@ -27,6 +27,7 @@ Targets = Annotated[
         "--target",
         metavar="TARGET",
         default_factory=list,
+        show_default=False,
         help="Where it is to run: sm_89, rtx4090, local, sm_86+sm_89; @TOOLCHAIN and /windows may follow. Repeats.",
         rich_help_panel=ASKING,
     ),
@@ -37,6 +38,7 @@ Settings = Annotated[
         "-s",
         "--set",
         default_factory=list,
+        show_default=False,
         metavar="NAME=VALUE",
         help="A compilation setting by Torch-TensorRT's name ('farm settings' lists them). Repeats.",
         rich_help_panel=ASKING,
@@ -47,6 +49,7 @@ MinShapes = Annotated[
     typer.Option(
         "--min-shapes",
         default_factory=list,
+        show_default=False,
         metavar="SHAPES",
         help="Smallest shapes, as in x:1x3x224x224,y:1x77. Each repeat is one more optimisation profile.",
         rich_help_panel=ASKING,
@@ -55,13 +58,23 @@ MinShapes = Annotated[
 OptShapes = Annotated[
     list[str],
     typer.Option(
-        "--opt-shapes", default_factory=list, metavar="SHAPES", help="Shapes to optimise for.", rich_help_panel=ASKING
+        "--opt-shapes",
+        default_factory=list,
+        show_default=False,
+        metavar="SHAPES",
+        help="Shapes to optimise for.",
+        rich_help_panel=ASKING,
     ),
 ]
 MaxShapes = Annotated[
     list[str],
     typer.Option(
-        "--max-shapes", default_factory=list, metavar="SHAPES", help="Largest shapes.", rich_help_panel=ASKING
+        "--max-shapes",
+        default_factory=list,
+        show_default=False,
+        metavar="SHAPES",
+        help="Largest shapes.",
+        rich_help_panel=ASKING,
     ),
 ]
 CustomOps = Annotated[
@@ -69,19 +82,26 @@ CustomOps = Annotated[
     typer.Option(
         "--custom-op",
         default_factory=list,
+        show_default=False,
         metavar="OP=DIGEST",
         help="The digest that stands for a custom operator's implementation. Repeats.",
         rich_help_panel=ASKING,
     ),
 ]
-Priority = Annotated[int, typer.Option("--priority", metavar="N", help="Higher is sooner.", rich_help_panel=DOING)]
+Priority = Annotated[
+    int, typer.Option("--priority", metavar="N", show_default=False, help="Higher is sooner.", rich_help_panel=DOING)
+]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Build again, even what is there or known to fail.", rich_help_panel=DOING),
+    typer.Option(
+        "--force", metavar="", help="Build again, even what is there or known to fail.", rich_help_panel=DOING
+    ),
 ]
 NoWait = Annotated[
     bool,
-    typer.Option("--no-wait", help="Queue the builds and return; a worker makes them.", rich_help_panel=DOING),
+    typer.Option(
+        "--no-wait", metavar="", help="Queue the builds and return; a worker makes them.", rich_help_panel=DOING
+    ),
 ]
 
 

@@ -6,17 +6,47 @@ On a terminal tables are rich's; elsewhere they are aligned lines without colour
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-import time
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from farm.human import (
+    count_of,
+    human_ago,
+    human_seconds,
+    human_size,
+    human_time,
+    settings_text,
+    short,
+    value_text,
+)
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHORT = 12
-"""Characters of a digest that people are shown; ``--json`` has the whole."""
+__all__ = [
+    "Column",
+    "Table",
+    "card",
+    "count_of",
+    "cut",
+    "emit",
+    "emit_line",
+    "fancy",
+    "human_ago",
+    "human_seconds",
+    "human_size",
+    "human_time",
+    "note",
+    "say",
+    "settings_text",
+    "short",
+    "terminal",
+    "value_text",
+]
 
 STYLES = {
     "hit": "green",
@@ -56,7 +86,10 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """A line about the work, on stderr."""
+    """A line about the work, on stderr; broken between words where a terminal is too narrow for it."""
+    if sys.stderr.isatty():
+        indent = " " * (len(text) - len(text.lstrip()) or 6)
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=indent)
     print(text, file=sys.stderr, flush=True)
 
 
@@ -72,78 +105,6 @@ def terminal(stream: Any = None) -> Console:
     return Console(file=stream or sys.stdout, highlight=False, soft_wrap=False)
 
 
-# -- words ---------------------------------------------------------------------------------------------------
-
-
-def short(digest: str | None) -> str:
-    """``sha256:3f2a9c…`` → its first twelve hexadecimal digits."""
-    return (digest or "").partition(":")[2][:SHORT] or (digest or "")[:SHORT]
-
-
-def human_size(count: float | None) -> str:
-    """Bytes in the largest unit that leaves at least one, to three digits: ``47.1 MB`` (powers of 1000, as disks)."""
-    if count is None:
-        return ""
-    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    for larger in units:
-        if value < 999.5:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
-
-
-def human_seconds(seconds: float | None) -> str:
-    """``0.42 s``, ``8.3 s``, ``1 m 05 s``, ``2 h 10 m``."""
-    if seconds is None:
-        return ""
-    if seconds < 0.995:
-        return f"{seconds:.2f} s"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
-
-
-def human_ago(when: float | None) -> str:
-    """How long ago ``when`` (seconds since the epoch) was."""
-    if not when:
-        return ""
-    age = max(0.0, time.time() - when)
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if age >= length:
-            return f"{int(age // length)} {unit} ago"
-    return "just now" if age < 5 else f"{int(age)} s ago"
-
-
-def human_time(when: float | None) -> str:
-    """Local time to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when)) if when else ""
-
-
-def count_of(number: int, noun: str, plural: str = "") -> str:
-    """``1 build``, ``1,234 builds``."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def value_text(value: Any) -> str:
-    """A setting's value as one would write it: ``true``, ``none``, ``a,b``."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return ",".join(value_text(item) for item in value) or "none"
-    return str(value)
-
-
-def settings_text(settings: Any) -> str:
-    """``NAME=VALUE …``, as ``-s`` takes them."""
-    return " ".join(f"{name}={value_text(value)}" for name, value in settings.items())
-
-
 # -- tables --------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +118,6 @@ class Column:
     cut: str = ""
 
 
-GAP = 2
 NARROWEST = 8
 
 
@@ -167,6 +127,7 @@ class Table:
 
     columns: Sequence[Column]
     rows: list[Sequence[str]] = field(default_factory=list)
+    gap: int = 2
 
     def add(self, *cells: str) -> None:
         self.rows.append(cells)
@@ -181,7 +142,7 @@ class Table:
     @property
     def width(self) -> int:
         """Characters that the table takes when nothing is cut."""
-        return sum(self._widths()) + GAP * (len(self.columns) - 1)
+        return sum(self._widths()) + self.gap * (len(self.columns) - 1)
 
     def _widths(self) -> list[int]:
         headings = [max(map(len, column.name.split("\n"))) for column in self.columns]
@@ -195,7 +156,7 @@ class Table:
                 cell.rjust(width) if column.right else cell.ljust(width)
                 for cell, width, column in zip(row, widths, self.columns, strict=True)
             ]
-            print((" " * GAP).join(cells).rstrip())
+            print((" " * self.gap).join(cells).rstrip())
 
     def _drawn(self) -> None:
         from rich.table import Table as RichTable
@@ -203,12 +164,13 @@ class Table:
 
         console = terminal()
         widths = self._fitted(console.width)
-        drawn = RichTable(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
+        drawn = RichTable(box=None, pad_edge=False, padding=(0, self.gap, 0, 0), header_style="dim")
         for column, width in zip(self.columns, widths, strict=True):
             drawn.add_column(
                 column.name,
                 justify="right" if column.right else "left",
                 no_wrap=column.cut != "fold",
+                overflow="fold" if column.cut == "fold" else "ellipsis",
                 width=width,
                 vertical="bottom" if "\n" in "".join(c.name for c in self.columns) else "top",
             )
@@ -222,7 +184,7 @@ class Table:
     def _fitted(self, room: int) -> list[int]:
         """Column widths that fit ``room`` where that can be: the widest of those that may be cut give way first."""
         widths = self._widths()
-        excess = sum(widths) + GAP * (len(widths) - 1) - room
+        excess = sum(widths) + self.gap * (len(widths) - 1) - room
         while excess > 0:
             givers = [n for n, column in enumerate(self.columns) if column.cut and widths[n] > NARROWEST]
             if not givers:

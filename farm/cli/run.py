@@ -62,7 +62,7 @@ def _invoke(arguments: Sequence[str]) -> int:
     from farm.cli.app import app
 
     # What click calls a usage error; typer has it under a private name only.
-    usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # type: ignore[assignment]
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
         code = typer.main.get_command(app)(args=list(arguments), prog_name="farm", standalone_mode=False)
     except usage_error as error:
@@ -96,8 +96,11 @@ def _defect(error: Exception, as_json: bool) -> int:
 
 
 def _tell(lines: Sequence[str], kind: str, message: str, hint: str, code: int, as_json: bool) -> int:
+    from farm.cli.output import note
+
     try:
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        for line in lines:
+            note(line)
         if as_json:
             import json
 

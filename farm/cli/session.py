@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from farm.cli.output import count_of, note
+from farm.errors import FarmError
 
 if TYPE_CHECKING:
     from farm.config import Config
@@ -31,6 +33,11 @@ def opened(config: Config | None = None) -> Iterator[Farm]:
         except KeyboardInterrupt:
             _leave_on_the_next_signal()
             _withdraw(farm)
+            raise
+        except Exception:
+            # Whatever went wrong here, nobody waits any more for what this process asked for.
+            with contextlib.suppress(FarmError):
+                farm.abandon()
             raise
 
 

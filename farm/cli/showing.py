@@ -158,7 +158,7 @@ def _show_build(item: dict[str, Any]) -> None:
             ("engine", short(item["engine"])),
             ("key", short(item["key"])),
             ("recipe", short(item["recipe"])),
-            ("waited for by", count_of(item["waiters"], "client") if item["waiters"] else ""),
+            ("waited for by", count_of(item["waiters"], "client") if item["state"] in ("queued", "running") else ""),
         ],
     )
     for attempt in item["attempt_list"]:

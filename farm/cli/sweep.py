@@ -34,8 +34,12 @@ class _Sweep(TyperGroup):
             args = [RUN, *args]
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return ("" if name == RUN else name), command, rest
 
-app = typer.Typer(cls=_Sweep, help="Build a grid of settings, each distinct engine once; compare them.")
+
+app = typer.Typer(cls=_Sweep, help="Build a grid of settings, each distinct engine once.")
 
 OTHERS = "Also: farm sweep ls · show ID · status ID · retry ID · cancel ID"
 
@@ -43,7 +47,8 @@ OTHERS = "Also: farm sweep ls · show ID · status ID · retry ID · cancel ID"
 @app.command(RUN, epilog=OTHERS, hidden=True)
 def run(
     models: Annotated[
-        list[str], typer.Argument(default_factory=list, metavar="MODEL...", help="Paths of .pt2 or .onnx files.")
+        list[str],
+        typer.Argument(default_factory=list, show_default=False, metavar="MODEL", help="Paths of .pt2 or .onnx files."),
     ],
     targets: opt.Targets,
     settings: opt.Settings,
@@ -53,6 +58,7 @@ def run(
             "-g",
             "--grid",
             default_factory=list,
+            show_default=False,
             metavar="NAME=V,V|a..b",
             help="A dimension: a setting and its values; a..b has both ends. Repeats.",
             rich_help_panel=opt.ASKING,
@@ -73,7 +79,10 @@ def run(
         ),
     ] = None,
     search: Annotated[
-        str, typer.Option("--search", metavar="grid", help="How the grid is searched.", rich_help_panel=opt.DOING)
+        str,
+        typer.Option(
+            "--search", metavar="grid", help="How the grid is searched.", show_default=False, rich_help_panel=opt.DOING
+        ),
     ] = "grid",
     max_trials: Annotated[
         int | None,
@@ -82,17 +91,22 @@ def run(
     no_wait: opt.NoWait = False,
     force: opt.Force = False,
     plan_only: Annotated[
-        bool, typer.Option("--plan", help="Say what would be built, and stop.", rich_help_panel=opt.DOING)
+        bool, typer.Option("--plan", metavar="", help="Say what would be built, and stop.", rich_help_panel=opt.DOING)
     ] = False,
     priority: opt.Priority = 0,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="F.html", help="Write a report.", rich_help_panel=opt.DOING),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="A row for every configuration, equal ones too.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", metavar="", help="A row for every configuration, equal ones too.")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Build a grid of settings over models and targets; each distinct engine once, equal ones together."""
+    """Build a grid of settings, each distinct engine once.
+
+    Configurations that are equal in effect are built together; what is there already is a hit.
+    """
     if search != "grid":
         raise BadInput(
             f"--search {search}: this version searches grids only", "leave --search out, or write --search grid"
@@ -263,7 +277,9 @@ def show_sweeps(documents: Sequence[dict[str, Any]]) -> None:
 def show(
     sweep: Id,
     report: Annotated[Path | None, typer.Option("--report", metavar="F.html", help="Write a report.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="A row for every configuration, equal ones too.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", metavar="", help="A row for every configuration, equal ones too.")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Show a sweep's results as they stand, whoever ran it."""
@@ -324,10 +340,11 @@ def retry(sweep: Id, no_wait: opt.NoWait = False, as_json: opt.Json = False) -> 
     from farm.sweep_results import find_sweep
 
     with opened() as farm:
-        retry_sweep(farm, find_sweep(farm, sweep), no_wait, as_json)
+        code = retry_sweep(farm, find_sweep(farm, sweep), no_wait, as_json)
+    raise typer.Exit(code)
 
 
-def retry_sweep(farm: Farm, sweep: Sweep, no_wait: bool, as_json: bool) -> None:
+def retry_sweep(farm: Farm, sweep: Sweep, no_wait: bool, as_json: bool) -> int:
     """Queue again what failed, wait unless told not to, and show how the whole sweep stands then."""
     from farm import sweeping
 
@@ -335,7 +352,7 @@ def retry_sweep(farm: Farm, sweep: Sweep, no_wait: bool, as_json: bool) -> None:
     note(f"farm: {count_of(len(started.answers), 'build')} to make again")
     found = _finished(farm, started, no_wait)
     _tell(found, None, None, False, as_json)
-    raise typer.Exit(1 if found.failed else 0)
+    return 1 if found.failed else 0
 
 
 @app.command("cancel")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from farm.cli.output import (
     Column,
@@ -18,60 +18,12 @@ from farm.cli.output import (
     say,
     short,
     terminal,
-    value_text,
 )
-from farm.sweeps import Dimension, fold
+from farm.sweep_rows import Row, cell, label, rows_of, telling
 
 if TYPE_CHECKING:
-    from farm.sweep_results import SweepResults, TrialResult
-
-ANY = "any"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: a result, the trials that share it, and its cell in each dimension (or one text for all of them)."""
-
-    result: TrialResult
-    shared: int
-    cells: Mapping[str, str] | str
-
-
-def rows_of(found: SweepResults, every: bool = False) -> list[Row]:
-    """One row a distinct build, or one a trial."""
-    grid = found.grid
-    groups: dict[int, list[TrialResult]] = {}
-    for result in found.trials:
-        number = result.trial.number
-        groups.setdefault(number if every else result.same_as or number, []).append(result)
-    return [Row(members[0], len(members), _cells(members, grid)) for members in groups.values()]
-
-
-def _cells(members: Sequence[TrialResult], grid: Sequence[Dimension]) -> dict[str, str] | str:
-    points = [point(result, grid) for result in members]
-    if len(points) == 1:
-        return {name: value_text(value) for name, value in points[0].items()}
-    folded = fold(points, grid)
-    if folded is None:
-        more = f" and {len(points) - 1} more"
-        return " ".join(f"{name}={value_text(value)}" for name, value in points[0].items()) + more
-    return {d.name: _values(folded[d.name]) if d.name in folded else _whole(d) for d in grid}
-
-
-def _whole(dimension: Dimension) -> str:
-    return ANY if len(dimension.values) > 1 else value_text(dimension.values[0])
-
-
-def point(result: TrialResult, grid: Sequence[Dimension]) -> dict[str, Any]:
-    """A trial's value in each dimension."""
-    return {dimension.name: result.trial.settings.get(dimension.name) for dimension in grid}
-
-
-def _values(values: Sequence[Any]) -> str:
-    whole = all(type(value) is int for value in values)
-    if whole and len(values) > 2 and list(values) == list(range(values[0], values[-1] + 1)):
-        return f"{values[0]}..{values[-1]}"
-    return ",".join(value_text(value) for value in values)
+    from farm.sweep_results import SweepResults
+    from farm.sweeps import Dimension
 
 
 def show_results(found: SweepResults, every: bool = False) -> None:
@@ -101,19 +53,28 @@ def summary(found: SweepResults) -> str:
     return "; ".join(words)
 
 
+# -- the table -----------------------------------------------------------------------------------------------
+
+Cell = Callable[[Row], str]
+
+
 def _table(rows: Sequence[Row], grid: Sequence[Dimension], every: bool) -> Table:
-    """A column for each dimension that tells rows apart, while they fit; else one column of text."""
-    telling = [d for d in grid if len({_cell(row, d.name) for row in rows}) > 1]
-    wide = _with_columns(rows, telling, every)
-    return wide if wide.width <= _room() and _all_cells(rows) else _with_text(rows, telling, every)
+    """A column for each dimension that tells rows apart. Where those do not fit, what says the same in every row goes
+    first, then the wide gaps; and then one column of text holds all dimensions."""
+    named = telling(rows, grid)
+    if all(not isinstance(row.cells, str) for row in rows):
+        columns = [(Column(_heading(d.name)), partial(_named_cell, d.name)) for d in named]
+        whole: list[tuple[Column, Cell]] = [*_starts(every), *columns, *_ENDS]
+        for kept, gap in ((whole, 2), (_varying(whole, rows), 2), (_varying(whole, rows), 1)):
+            table = _filled(kept, rows, gap)
+            if table.width <= _room():
+                return table
+    text = (Column("settings", cut="fold"), lambda row: label(row, named))
+    return _filled([*_starts(every), text, *_ENDS], rows, 2)
 
 
-def _all_cells(rows: Sequence[Row]) -> bool:
-    return all(not isinstance(row.cells, str) for row in rows)
-
-
-def _cell(row: Row, name: str) -> str:
-    return row.cells if isinstance(row.cells, str) else row.cells[name]
+def _named_cell(name: str, row: Row) -> str:
+    return cell(row, name)
 
 
 def _room() -> int:
@@ -121,45 +82,52 @@ def _room() -> int:
     return terminal().width if fancy() else 10_000
 
 
-def _ends(row: Row) -> tuple[str, ...]:
-    result = row.result
-    engine = result.engine
-    return (
-        result.outcome,
-        human_size(engine.size) if engine else "",
-        human_seconds(result.build_seconds) if engine else "",
-        short(engine.digest) if engine else "",
-    )
-
-
-_ENDS = (Column("outcome"), Column("size", right=True), Column("build", right=True), Column("engine"))
-
-
-def _starts(row: Row, every: bool) -> tuple[str, ...]:
-    trial = row.result.trial
-    number = str(trial.number) if every else f"{row.shared}×"
-    return (number, PurePath(trial.model).stem, trial.target)
-
-
-def _with_columns(rows: Sequence[Row], grid: Sequence[Dimension], every: bool) -> Table:
-    named = [Column(_heading(dimension.name)) for dimension in grid]
-    table = Table([*_heads(every), *named, *_ENDS])
+def _filled(columns: Sequence[tuple[Column, Cell]], rows: Sequence[Row], gap: int) -> Table:
+    table = Table([column for column, _ in columns], gap=gap)
     for row in rows:
-        table.add(*_starts(row, every), *(_cell(row, dimension.name) for dimension in grid), *_ends(row))
+        table.add(*(make(row) for _, make in columns))
     return table
 
 
-def _heads(every: bool) -> tuple[Column, ...]:
-    return (Column("no" if every else "", right=True), Column("model", cut="tail"), Column("target"))
+def _varying(columns: Sequence[tuple[Column, Cell]], rows: Sequence[Row]) -> list[tuple[Column, Cell]]:
+    """Without the columns that the summary can do without when they never change: how many share, and the outcome."""
+    return [
+        (column, make)
+        for column, make in columns
+        if column.name not in ("", "outcome") or len({make(row) for row in rows}) > 1
+    ]
 
 
-def _with_text(rows: Sequence[Row], grid: Sequence[Dimension], every: bool) -> Table:
-    table = Table([*_heads(every), Column("settings", cut="fold"), *_ENDS])
-    for row in rows:
-        said = [f"{d.name}={_cell(row, d.name)}" for d in grid if _cell(row, d.name) != ANY]
-        text = row.cells if isinstance(row.cells, str) else " ".join(said)
-        table.add(*_starts(row, every), text or "as given", *_ends(row))
-    return table
+def _starts(every: bool) -> list[tuple[Column, Cell]]:
+    return [
+        (Column("no" if every else "", right=True), lambda row: _number(row) if every else f"{row.shared}×"),
+        (Column("model", cut="tail"), lambda row: PurePath(row.result.trial.model).stem),
+        (Column("target"), lambda row: row.result.trial.target),
+    ]
+
+
+def _number(row: Row) -> str:
+    return str(row.result.trial.number)
+
+
+def _size(row: Row) -> str:
+    return human_size(row.result.engine.size) if row.result.engine else ""
+
+
+def _took(row: Row) -> str:
+    return human_seconds(row.result.build_seconds) if row.result.engine else ""
+
+
+def _engine(row: Row) -> str:
+    return short(row.result.engine.digest) if row.result.engine else ""
+
+
+_ENDS: list[tuple[Column, Cell]] = [
+    (Column("outcome"), lambda row: row.result.outcome),
+    (Column("size", right=True), _size),
+    (Column("build", right=True), _took),
+    (Column("engine"), _engine),
+]
 
 
 def _heading(name: str) -> str:

@@ -17,7 +17,12 @@ _MOST = 120
 def describe_node(node: schema.Node) -> tuple[str, str]:
     """(arguments, ``file:line``) of a serialised node."""
     shown = ", ".join(f"{one.name}={_shown(one.arg)}" if one.name else _shown(one.arg) for one in node.inputs)
-    return shown if len(shown) <= _MOST else shown[: _MOST - 1] + "…", source_line(_trace(node))
+    return shorten(shown), source_line(_trace(node))
+
+
+def shorten(text: str) -> str:
+    """``text``, cut to one line's length."""
+    return text if len(text) <= _MOST else text[: _MOST - 1] + "…"
 
 
 def _shown(argument: schema.Argument) -> str:

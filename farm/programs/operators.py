@@ -16,12 +16,13 @@ from farm.canonical import encode
 
 ABSENT = encode(["absent"])
 SKIPPED = encode(["device"])
+EMPTY = encode(["["])
 
 
 class Operator:
     """One overload. ``defaults``: each argument's encoded default, None where there is none."""
 
-    __slots__ = ("aliases", "defaults", "head", "kinds", "name", "names", "position", "random", "writes")
+    __slots__ = ("aliases", "defaults", "head", "kinds", "name", "names", "pool", "position", "random", "writes")
 
     def __init__(self, name: str, row: list[Any]) -> None:
         arguments, writes, flags = row
@@ -35,6 +36,8 @@ class Operator:
             for argument in arguments
         ]
         self.writes = frozenset(writes) if name not in HARMLESS_WRITES else frozenset()
+        self.pool = "kernel_size" in self.position and EMPTY in self.defaults
+        """Whether an empty ``stride`` means the size of the kernel (pooling)."""
         self.aliases = "a" in flags
         self.random = "r" in flags
 

@@ -77,6 +77,7 @@ class Pt2Graph:
         meta = self.nodes.metadata.of(self.block, tag, name)
         node = self.graph.leaf("input", [position], meta, name)
         self.block.define(name, node)
+        self.nodes.sizes.add_input(node, meta)
         self._user_inputs[name] = node
         self.graph.inputs.append(Input(name, node, meta))
 

@@ -66,7 +66,7 @@ class Arguments:
             return self._subgraph(value, call)
         if tag == "as_string_to_argument":
             parts = [encode(name) + self.encode(value[name], kind, call) for name in sorted(value)]
-            return _sequence(b"s1:{", parts)
+            return sequence(b"s1:{", parts)
         return self._constant(tag, value, kind)
 
     def _value(self, name: str, call: Call) -> bytes:
@@ -75,14 +75,15 @@ class Arguments:
         return encoded
 
     def _list(self, items: list[schema.Argument], kind: str, call: Call) -> bytes:
-        return _sequence(b"s1:[", [self.encode(item, kind, call) for item in items])
+        return sequence(b"s1:[", [self.encode(item, kind, call) for item in items])
 
     @staticmethod
     def _constant(tag: str, value: Any, kind: str) -> bytes:
         return encode(constant(tag, value, kind == "f"))
 
 
-def _sequence(mark: bytes, parts: list[bytes]) -> bytes:
+def sequence(mark: bytes, parts: list[bytes]) -> bytes:
+    """An encoded list whose first item is ``mark``, already encoded as the others are."""
     body = mark + b"".join(parts)
     return b"l%d:%b" % (len(body), body)
 

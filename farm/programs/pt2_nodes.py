@@ -16,10 +16,11 @@ from farm.programs import operators as rules
 from farm.programs import schema
 from farm.programs.operators import Operator, operator
 from farm.programs.pt2_arguments import Arguments
-from farm.programs.pt2_values import SCALARS, VALUES, Block, Metadata, bad, name_of, tagged
+from farm.programs.pt2_values import VALUES, Block, Metadata, bad, name_of, tagged
+from farm.programs.sizes import Sizes
 from farm.programs.torch_graph import MAX_NESTING, Call, Scope, TorchGraph
 
-_INLINE = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast"})
+INLINE = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast"})
 
 
 class NodeReader:
@@ -33,6 +34,7 @@ class NodeReader:
         self.torch = TorchGraph(self.arguments.encode, custom_ops)
         self.torch.writes_in_place = writes_in_place(graph)
         self.metadata = Metadata(self.torch.graph)
+        self.sizes = Sizes(self.torch.graph)
 
     def _enter(self, block: Block, scope: Scope, nesting: int) -> None:
         if nesting > MAX_NESTING:
@@ -69,10 +71,24 @@ class NodeReader:
             self._identity(node, op)
         else:
             metas = self._metas(node)
+            if op.name == "aten.sym_size.int" and self._size(node, call, metas):
+                return
             if op.name in rules.NEEDS_STRIDES:
                 metas += self.metadata.strides(self.block, name_of(*tagged(node.inputs[0].arg)))
             made = self.torch.call(op, parts, call, metas, label_of(node), node)
             self._define_outputs(node, self.torch.place(made, self.scope, self.torch.draws(op, parts)))
+
+    def _size(self, node: schema.Node, call: Call, metas: tuple[Meta, ...]) -> bool:
+        """Take a size of an input for what it is: an expression, whichever input and dim it is read from."""
+        dim = next((one.arg.get("as_int", 0) for one in node.inputs if one.name == "dim"), 0)
+        known = self.sizes.of_dim(call.refs[0], dim) if call.refs else None
+        return self._known_size(node, known, metas)
+
+    def _known_size(self, node: schema.Node, known: Expr | None, metas: tuple[Meta, ...]) -> bool:
+        number = self.sizes.place(node.target, known, metas, label_of(node), node)
+        if number is not None:
+            self._define_outputs(node, number)
+        return number is not None
 
     def _identity(self, node: schema.Node, op: Operator) -> None:
         """Its result's name becomes another name of its operand."""
@@ -111,7 +127,8 @@ class NodeReader:
             return self.metadata.recorded(self.block, tag, value) if tag == "as_sym_bool" else None
         if op.name.startswith("aten.sym_constrain_range"):
             subject = self.metadata.recorded(self.block, *given.get("size", given.get("self", ("", None))))
-            return None if subject is None else _within(subject, given)
+            low, high = (given.get(name, ("", None))[1] for name in ("min", "max"))
+            return None if subject is None else within(subject, low, high)
         return None
 
     # Python's arithmetic on symbolic numbers, custom operators, operators with subgraphs
@@ -119,18 +136,27 @@ class NodeReader:
     def _scalar(self, node: schema.Node) -> None:
         call = Call()
         parts = [self.arguments.encode(given.arg, "", call) for given in node.inputs]
+        metas = self._metas(node)
+        if self._known_size(node, self.sizes.of_call(node.target, self._operands(node)), metas):
+            return
         body = encode(node.target) + b"".join(parts)
         head = b"l%d:%b" % (len(body), body)
-        made = Node(node.target, head, tuple(call.refs), self._metas(node), label_of(node), node)
+        made = Node(node.target, head, tuple(call.refs), metas, label_of(node), node)
         self._define_outputs(node, self.torch.graph.add(made))
+
+    def _operands(self, node: schema.Node) -> list[Expr | None]:
+        """Operands of arithmetic on sizes: numbers, known sizes, None for what is not known."""
+        found: list[Expr | None] = []
+        for tag, value in (tagged(given.arg) for given in node.inputs):
+            name = name_of(tag, value) if tag == "as_sym_int" else ""
+            plain = value.get("as_int") if tag == "as_sym_int" else value if tag == "as_int" else None
+            found.append(self.sizes.known.get(self.block.value(name)[1]) if name else plain)
+        return found
 
     def _higher_order(self, node: schema.Node, name: str) -> None:
         if name not in rules.SUBGRAPH_OPERATORS:
-            raise BadProgram(
-                f"the program calls torch.ops.higher_order.{name}, which farm does not know to be data flow",
-                "Export the module without it (no lowered, compiled or TorchBind parts).",
-            )
-        if name not in _INLINE or not self._inline(node, name):
+            raise refuse_higher_order(name)
+        if name not in INLINE or not self._inline(node, name):
             self._opaque(node, name, encode(["higher_order", name]), custom=False)
 
     def _opaque(self, node: schema.Node, name: str, identity: bytes, custom: bool) -> None:
@@ -267,6 +293,14 @@ def refuse_target(target: str) -> BadProgram:
     )
 
 
+def refuse_higher_order(name: str) -> BadProgram:
+    """The error for a higher-order operator that may be anything."""
+    return BadProgram(
+        f"the program calls torch.ops.higher_order.{name}, which farm does not know to be data flow",
+        "Export the module without it (no lowered, compiled or TorchBind parts).",
+    )
+
+
 def _arity(output: schema.Argument) -> Any:
     tag, value = tagged(output)
     return [tag, len(value)] if tag == "as_tensors" else tag
@@ -281,15 +315,11 @@ def _is_plain(graph: schema.Graph, operands: Sequence[tuple[str, Any]], outputs:
     return all(tag in VALUES for tag in tags)
 
 
-def _within(subject: Expr, given: Mapping[str, tuple[str, Any]]) -> Expr:
-    """``min ≤ subject ≤ max``, as far as the two are given."""
+def within(subject: Expr, low: object, high: object) -> Expr:
+    """``low ≤ subject ≤ high``, as far as the two are whole numbers."""
     conditions: list[Expr] = [Number("true")]
-    low, high = given.get("min", ("as_none", True)), given.get("max", ("as_none", True))
-    if low[0] == "as_int":
-        conditions.append(SymCall("LessThan", (low[1], subject)))
-    if high[0] == "as_int":
-        conditions.append(SymCall("LessThan", (subject, high[1])))
+    if type(low) is int:
+        conditions.append(SymCall("LessThan", (low, subject)))
+    if type(high) is int:
+        conditions.append(SymCall("LessThan", (subject, high)))
     return SymCall("And", tuple(conditions))
-
-
-__all__ = ["SCALARS", "NodeReader"]

@@ -7,18 +7,17 @@ from typing import Any
 
 import msgspec
 
-from farm.canonical import encode
 from farm.errors import BadProgram
 from farm.graph import Graph, Meta
 from farm.graph_symbols import Expr, Number, parse
 from farm.programs import schema
+from farm.programs.torch_graph import reference
 
 Value = tuple[bytes, int, tuple[int, ...]]
 """How a name is referred to: its encoded reference, the node that makes it, and which result it is."""
 
 SCALARS = {"as_sym_int": "int", "as_sym_bool": "bool", "as_sym_float": "float"}
 VALUES = frozenset({"as_tensor", *SCALARS})
-_PLAIN = encode(["@"])
 
 
 def bad(why: str) -> BadProgram:
@@ -67,7 +66,7 @@ class Block:
 
     def define(self, name: str, node: int, path: tuple[int, ...] = ()) -> None:
         """Let ``name`` be result ``path`` of ``node``."""
-        self.define_as(name, (encode(["@", *path]) if path else _PLAIN, node, path))
+        self.define_as(name, (reference(*path), node, path))
 
     def define_as(self, name: str, value: Value) -> None:
         """Let ``name`` be another name of ``value``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from farm.canonical import encode
@@ -20,6 +21,15 @@ from farm.programs import operators as rules
 from farm.programs.operators import Operator
 
 MAX_NESTING = 30
+NONE = encode(None)
+
+
+@lru_cache(maxsize=4096)
+def reference(*path: int) -> bytes:
+    """The encoding of a reference to result ``path`` of a node that is listed among the operands."""
+    return encode(["@", *path])
+
+
 _DIGEST = re.compile(r"(?:sha256|b3):[0-9a-f]{64}")
 
 
@@ -93,6 +103,8 @@ class TorchGraph:
                 call.spans[position] = (start, len(call.refs))
             else:
                 parts[position] = rules.SKIPPED
+        if op.pool and parts[op.position["stride"]] == rules.EMPTY:
+            parts[op.position["stride"]] = parts[op.position["kernel_size"]]
         return parts + extra
 
     def custom(self, name: str) -> bytes:

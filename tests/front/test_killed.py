@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,31 +16,35 @@ pytestmark = [pytest.mark.torch, pytest.mark.chaos, pytest.mark.xdist_group("kil
 
 
 def build_child(pid: int) -> psutil.Process | None:
-    """The process below ``pid`` that runs TensorRT, once there is one."""
+    """The process below ``pid`` that runs TensorRT, once it has loaded the library."""
     for child in descendants(pid):
         try:
-            if any("trt_child" in word for word in child.cmdline()):
+            if any("tensorrt" in mapped.path for mapped in child.memory_maps()):
                 return child
         except psutil.Error:
             continue
     return None
 
 
-def waiting_child(process: subprocess.Popen[str]) -> psutil.Process:
-    found = eventually(lambda: build_child(process.pid), what="a build child")
+def frozen_child(process: subprocess.Popen[str]) -> psutil.Process:
+    """The build child, stopped as soon as it is seen, so that what follows never races with its end."""
+    found = eventually(lambda: build_child(process.pid) or process.poll() is not None, what="a build child")
+    assert found is not True, process.communicate()
     assert isinstance(found, psutil.Process)
+    found.suspend()
     return found
 
 
 def half_written(home: Path) -> list[Path]:
     """Temporary files of the store, and work folders: nothing of these may outlast a finished command."""
-    leftovers = [path for path in (home / "store").rglob("*") if "tmp" in path.parts and path.is_file()]
+    store = home / "store"
+    leftovers = [path for path in store.rglob("*") if "tmp" in path.relative_to(store).parts and path.is_file()]
     return leftovers + list((home / "cache").glob("build-*")) + list((home / "cache" / "forms").glob("form-*"))
 
 
 def test_a_killed_build_child_is_tried_again(farm: Farms, copied: Callable[[str], Path]) -> None:
     process = farm.start("build", copied("deep.pt2"), "-t", "sm_89", "--json")
-    waiting_child(process).kill()
+    frozen_child(process).kill()
     ran = farm.finish(process)
     assert ran.code == 0 and ran.json[0]["outcome"] == "built", ran.err
     shown = farm.run("show", ran.json[0]["build"], "--json").json
@@ -52,7 +55,7 @@ def test_a_killed_build_child_is_tried_again(farm: Farms, copied: Callable[[str]
 def test_the_whole_command_killed(farm: Farms, copied: Callable[[str], Path]) -> None:
     model = copied("deep.pt2")
     process = farm.start("build", model, "-t", "sm_89", "--json")
-    child = waiting_child(process)
+    child = frozen_child(process)
     process.kill()
     process.wait()
     eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, what="the child's death")
@@ -65,7 +68,7 @@ def test_the_whole_command_killed(farm: Farms, copied: Callable[[str], Path]) ->
 def test_interrupted_cleanly(farm: Farms, copied: Callable[[str], Path]) -> None:
     model = copied("deep.pt2")
     process = farm.start("build", model, "-t", "sm_86", "-t", "sm_89", "--json")
-    child = waiting_child(process)
+    child = frozen_child(process)
     process.send_signal(signal.SIGINT)
     ran = farm.finish(process, timeout=30)
     assert ran.code == 130 and "Traceback" not in ran.err
@@ -80,7 +83,7 @@ def test_interrupted_while_another_waits(farm: Farms, copied: Callable[[str], Pa
     """A waiter that leaves cancels nothing that somebody else wants."""
     model = copied("deep.pt2")
     first = farm.start("build", model, "-t", "sm_89", "--json")
-    waiting_child(first)
+    frozen_child(first)
     second = farm.start("build", model, "-t", "sm_89", "--json")
     eventually(lambda: farm.run("ls", "builds", "--json").json[0]["waiters"] == 2, what="the second waiter")
     first.send_signal(signal.SIGINT)
@@ -92,8 +95,7 @@ def test_interrupted_while_another_waits(farm: Farms, copied: Callable[[str], Pa
 def test_a_hanging_native_call(farm: Farms, copied: Callable[[str], Path]) -> None:
     """A stopped process hangs as a deadlocked library does: only a kill from outside ends it."""
     process = farm.start("build", copied("deep.pt2"), "-t", "sm_89", "--json", env={"FARM_BUILD_TIMEOUT": "20"})
-    child = waiting_child(process)
-    os.kill(child.pid, signal.SIGSTOP)
+    child = frozen_child(process)
     ran = farm.finish(process, timeout=150)
     assert ran.code in (0, 1)
     if ran.code == 1:
@@ -105,8 +107,8 @@ def test_a_hanging_native_call(farm: Farms, copied: Callable[[str], Path]) -> No
 
 def test_cancelled_from_another_terminal(farm: Farms, copied: Callable[[str], Path]) -> None:
     process = farm.start("build", copied("deep.pt2"), "-t", "sm_89", "--json")
-    child = waiting_child(process)
-    build = farm.run("ls", "builds", "--json").json[0]["id"]
+    child = frozen_child(process)
+    build = farm.run("ls", "builds", "--json").json[0]["build"]
     assert farm.run("cancel", build, "--json").code == 0
     ran = farm.finish(process, timeout=30)
     assert ran.code == 1 and ran.json[0]["outcome"] == "cancelled"

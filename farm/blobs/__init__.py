@@ -1,0 +1,1 @@
+"""Blob stores: one file per backend of ``farm.store.BlobStore``."""

@@ -1,0 +1,343 @@
+"""Blobs in a folder: ``sha256/ab/abcd…`` below the root, read-only files named by the SHA-256 of their bytes.
+
+A blob is written to ``tmp/`` on the same file system, synced, and renamed into place, so that a reader sees the
+whole blob or none, whenever the writer dies. The writer holds a kernel lock on its temporary file: one that can be
+locked has lost its writer, and goes when a store is next opened. Nothing in here trusts a file's name: whatever is
+handed out has been hashed on its way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from farm.blobs.faults import bad_source, fault
+from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
+from farm.store import Blob
+
+BUFFER = 4 * 2**20
+# Between the making of a temporary file and its lock lies an instant; nobody sweeps one so young.
+SWEEP_AFTER_S = 60.0
+# Where the file system has no locks, age alone tells.
+SWEEP_UNLOCKED_AFTER_S = 86_400.0
+NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES})
+
+
+class FolderStore:
+    """``farm.store.BlobStore`` in the folder ``root``, which is made by the first ``put``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._tmp = root / "tmp"
+        self._sweep()
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def put(self, source: BinaryIO) -> Blob:
+        """Store a stream. ``Unavailable``: the folder cannot take it. ``BadInput``: the source cannot be read."""
+        with self._faults(), self._temporary(self._tmp) as (path, target):
+            hasher, size = _copy(_chunks(source), target)
+            os.fchmod(target, 0o444)
+            os.fsync(target)
+            blob = Blob(name_of(hasher), size)
+            self._publish(path, self._path(blob.digest))
+            return blob
+
+    def put_file(self, path: Path) -> Blob:
+        """Store a file's bytes; as ``put``."""
+        with _open_source(path) as source:
+            return self.put(source)
+
+    def _publish(self, temporary: Path, path: Path) -> None:
+        """Rename into place, over a blob of the same name too: its bytes are the same, or rotten and healed now."""
+        folder = path.parent
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            for above in (folder.parent, self.root):
+                _sync_folder(above)
+        temporary.replace(path)
+        _sync_folder(folder)
+
+    @contextlib.contextmanager
+    def _temporary(self, folder: Path) -> Iterator[tuple[Path, int]]:
+        """A new locked file in ``folder``: its path and descriptor. It is gone afterwards, unless it was renamed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"put-{uuid.uuid4().hex}"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            _try_lock(descriptor)
+            yield path, descriptor
+        finally:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def size(self, digest: str) -> int | None:
+        with self._faults():
+            return _regular_size(self._path(digest))
+
+    def missing(self, digests: Iterable[str]) -> set[str]:
+        return {digest for digest in digests if self.size(digest) is None}
+
+    def read(self, digest: str) -> bytes | None:
+        with self._faults(), self._opened(digest) as source:
+            if source is None:
+                return None
+            data = b"".join(_descriptor_chunks(source))
+        if name_of(hashlib.sha256(data)) != digest:
+            raise corrupt(digest, str(self.root))
+        return data
+
+    def fetch(self, digest: str, dest: Path, *, link: bool = False) -> bool:
+        """As the contract says. A copy is writable by its owner; a link is read-only, as the store's file is."""
+        if link:
+            linked = self._fetch_link(digest, dest)
+            if linked is not None:
+                return linked
+        return self._fetch_copy(digest, dest)
+
+    def _fetch_copy(self, digest: str, dest: Path) -> bool:
+        with self._faults(dest.parent), self._opened(digest) as source:
+            if source is None:
+                return False
+            with _beside(dest) as temporary:
+                target = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+                try:
+                    hasher, _ = _copy(_descriptor_chunks(source), target)
+                    os.fsync(target)
+                finally:
+                    os.close(target)
+                self._hand_out(digest, hasher, temporary, dest)
+        return True
+
+    def _fetch_link(self, digest: str, dest: Path) -> bool | None:
+        """A hard link, verified through the link itself: what is renamed into place is what was hashed. ``None``
+        where the file system cannot link."""
+        with self._faults(dest.parent), _beside(dest) as temporary:
+            try:
+                os.link(self._path(digest), temporary, follow_symlinks=False)
+            except FileNotFoundError:
+                if dest.parent.is_dir():
+                    return False
+                raise
+            except OSError as error:
+                if error.errno in NO_LINK:
+                    return None
+                raise
+            with _open_regular(temporary) as source:
+                if source is None:
+                    return False
+                hasher = hashlib.sha256()
+                for chunk in _descriptor_chunks(source):
+                    hasher.update(chunk)
+            self._hand_out(digest, hasher, temporary, dest)
+        return True
+
+    def _hand_out(self, digest: str, hasher: hashlib._Hash, temporary: Path, dest: Path) -> None:
+        if name_of(hasher) != digest:
+            raise corrupt(digest, str(self.root))
+        temporary.replace(dest)
+
+    def blobs(self) -> Iterator[Blob]:
+        with self._faults():
+            for folder in _entries(self.root / "sha256"):
+                for entry in _entries(Path(folder.path)):
+                    if HEX.fullmatch(entry.name) and entry.name[:2] == folder.name:
+                        size = _regular_size(Path(entry.path))
+                        if size is not None:
+                            yield Blob(PREFIX + entry.name, size)
+
+    # -- removing ----------------------------------------------------------------------------------------------
+
+    def delete(self, digest: str) -> bool:
+        path = self._path(digest)
+        with self._faults():
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return False
+            return True
+
+    def quarantine(self, digest: str) -> bool:
+        """Move the blob to ``quarantine/``, unless its bytes are right (healed meanwhile): then it is put back."""
+        path, aside = self._path(digest), self.root / "quarantine" / f"{hex_of(digest)}-{uuid.uuid4().hex}"
+        with self._faults():
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.rename(aside)
+            except FileNotFoundError:
+                return False
+            if not _is(digest, aside):
+                return True
+            aside.rename(path)
+            return False
+
+    def _sweep(self) -> None:
+        """Remove what writers left that were killed. Never in the way: what cannot be removed stays."""
+        with contextlib.suppress(OSError):
+            for entry in _entries(self._tmp):
+                path = Path(entry.path)
+                if _abandoned(path):
+                    path.unlink(missing_ok=True)
+
+    # -- parts -------------------------------------------------------------------------------------------------
+
+    def _path(self, digest: str) -> Path:
+        digits = hex_of(digest)
+        return self.root / "sha256" / digits[:2] / digits
+
+    @contextlib.contextmanager
+    def _opened(self, digest: str) -> Iterator[int | None]:
+        with _open_regular(self._path(digest)) as descriptor:
+            yield descriptor
+
+    @contextlib.contextmanager
+    def _faults(self, dest: Path | None = None) -> Iterator[None]:
+        """Say what the operating system reports in words: of the store's folder, or of ``dest``."""
+        try:
+            yield
+        except OSError as error:
+            raise fault(error, self.root, dest) from error
+
+
+def _chunks(source: BinaryIO) -> Iterator[memoryview]:
+    while True:
+        try:
+            chunk = source.read(BUFFER)
+        except OSError as error:
+            raise bad_source(error, getattr(source, "name", "the source")) from error
+        if not chunk:
+            return
+        yield memoryview(chunk)
+
+
+def _descriptor_chunks(descriptor: int) -> Iterator[memoryview]:
+    """A whole open file. The views share one buffer: each is good until the next is asked for."""
+    buffer = bytearray(BUFFER)
+    view = memoryview(buffer)
+    while count := os.readv(descriptor, [buffer]):
+        yield view[:count]
+
+
+def _copy(chunks: Iterable[memoryview], target: int) -> tuple[hashlib._Hash, int]:
+    """Write and hash; returns the hash and the number of bytes."""
+    hasher, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        hasher.update(chunk)
+        size += len(chunk)
+        while chunk:
+            chunk = chunk[os.write(target, chunk) :]
+    return hasher, size
+
+
+@contextlib.contextmanager
+def _open_source(path: Path) -> Iterator[BinaryIO]:
+    """A file to be stored; never a pipe or a device, which could block for ever."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise bad_source(OSError(errno.EINVAL, "it is not a regular file"), path)
+        source = path.open("rb", buffering=0)
+    except OSError as error:
+        raise bad_source(error, path) from error
+    with source:
+        yield source
+
+
+@contextlib.contextmanager
+def _open_regular(path: Path) -> Iterator[int | None]:
+    """A descriptor of a regular file; ``None`` where there is none, a symbolic link included."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        yield None
+        return
+    try:
+        yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _beside(dest: Path) -> Iterator[Path]:
+    """A path in the folder of ``dest``. What is left there goes, also when a rename did nothing because ``dest`` was
+    another link of the same file."""
+    temporary = dest.with_name(f".{dest.name[:100]}-{uuid.uuid4().hex}")
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _is(digest: str, path: Path) -> bool:
+    with _open_regular(path) as descriptor:
+        if descriptor is None:
+            return False
+        hasher = hashlib.sha256()
+        for chunk in _descriptor_chunks(descriptor):
+            hasher.update(chunk)
+    return name_of(hasher) == digest
+
+
+def _regular_size(path: Path) -> int | None:
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool | None:
+    """Lock a file; False when somebody else has it, ``None`` where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether a temporary file's writer is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        age = time.time() - os.fstat(descriptor).st_mtime
+        locked = _try_lock(descriptor)
+        return age > (SWEEP_UNLOCKED_AFTER_S if locked is None else SWEEP_AFTER_S) and locked is not False
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""Blobs in memory, for tests and for what lives no longer than its process."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from farm.blobs.faults import bad_source
+from farm.blobs.names import corrupt, hex_of, name_of
+from farm.store import Blob
+
+
+class MemoryStore:
+    """``farm.store.BlobStore`` in a mapping."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def put(self, source: BinaryIO) -> Blob:
+        data = source.read()
+        digest = name_of(hashlib.sha256(data))
+        with self._lock:
+            self._held[digest] = data
+        return Blob(digest, len(data))
+
+    def put_file(self, path: Path) -> Blob:
+        try:
+            with path.open("rb") as source:
+                return self.put(source)
+        except OSError as error:
+            raise bad_source(error, path) from error
+
+    def size(self, digest: str) -> int | None:
+        hex_of(digest)
+        data = self._held.get(digest)
+        return None if data is None else len(data)
+
+    def missing(self, digests: Iterable[str]) -> set[str]:
+        return {digest for digest in digests if self.size(digest) is None}
+
+    def read(self, digest: str) -> bytes | None:
+        hex_of(digest)
+        data = self._held.get(digest)
+        if data is not None and name_of(hashlib.sha256(data)) != digest:
+            raise corrupt(digest, "memory")
+        return data
+
+    def fetch(self, digest: str, dest: Path, *, link: bool = False) -> bool:
+        data = self.read(digest)
+        if data is None:
+            return False
+        temporary = dest.with_name(f".{dest.name}.part")
+        temporary.write_bytes(data)
+        temporary.replace(dest)
+        return True
+
+    def delete(self, digest: str) -> bool:
+        hex_of(digest)
+        with self._lock:
+            return self._held.pop(digest, None) is not None
+
+    def blobs(self) -> Iterator[Blob]:
+        with self._lock:
+            held = [Blob(digest, len(data)) for digest, data in self._held.items()]
+        return iter(held)
+
+    def quarantine(self, digest: str) -> bool:
+        hex_of(digest)
+        with self._lock:
+            data = self._held.get(digest)
+            if data is None or name_of(hashlib.sha256(data)) == digest:
+                return False
+            del self._held[digest]
+            return True

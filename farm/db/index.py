@@ -1,0 +1,52 @@
+"""The index on SQLite or PostgreSQL: one class, put together from its parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from farm.db.asking import Asking
+from farm.db.engines import Engines
+from farm.db.keeping import Keeping
+from farm.db.making import Making
+from farm.db.migrate import behind, needs_wal, upgrade
+from farm.db.rows import Requests
+from farm.db.session import Database, parse_url
+from farm.errors import Unavailable
+
+if TYPE_CHECKING:
+    from farm.index import Index
+
+
+class SqlIndex(Engines, Asking, Making, Keeping):
+    """``farm.index.Index`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+
+    An SQLite database is made, or migrated, when it is opened; a PostgreSQL one must have been by
+    ``farm db upgrade``. Opening one that is up to date takes one SELECT and does not import Alembic.
+
+    Raises ``BadConfig`` for a URL that cannot be, ``Unavailable`` for a database that cannot be reached, is not
+    farm's, is damaged, or was made by a newer farm. Threads may share it; a forked child must open its own.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.db = Database(parse_url(url))
+        self.requests = Requests()
+        try:
+            self._open(url)
+        except BaseException:
+            self.db.close()
+            raise
+
+    def _open(self, url: str) -> None:
+        if self.db.run(lambda connection: behind(connection, self.db.url) or needs_wal(connection)):
+            if not self.db.sqlite:
+                raise Unavailable("the fleet's database lacks tables of this farm's", "run 'farm db upgrade' once")
+            upgrade(url)
+        self.db.opened = True
+
+    def close(self) -> None:
+        """Let go of the database; nothing may be asked of the index afterwards."""
+        self.db.close()
+
+
+if TYPE_CHECKING:
+    _conforms: type[Index] = SqlIndex

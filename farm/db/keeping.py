@@ -1,0 +1,96 @@
+"""Programs, their forms, and sweeps: what is written once and read back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, update
+
+from farm.db.models import forms, programs, sweeps, trials
+from farm.db.rows import (
+    clean,
+    dump,
+    form_from,
+    load,
+    program_from,
+    program_row,
+    starts,
+    trial_from,
+    trial_row,
+    whole_digest,
+)
+from farm.db.session import Database, reads, writes
+from farm.errors import NoSuchThing
+from farm.index import StoredForm, StoredProgram, Sweep, Trial
+
+
+class Keeping:
+    """The programs' and sweeps' part of ``farm.index.Index``; the contract is written there."""
+
+    db: Database
+
+    @writes
+    def put_program(self, connection: Connection, program: StoredProgram) -> None:
+        """A program that is known keeps the name that it first came by."""
+        row = program_row(program) | {"created": self.db.time(connection)}
+        connection.execute(self.db.insert(programs).values(**row).on_conflict_do_nothing())
+
+    @reads
+    def programs(self, connection: Connection, prefix: str = "", limit: int = 1000) -> list[StoredProgram]:
+        query = select(programs)
+        if prefix:
+            query = query.where(starts(programs.c.digest, whole_digest(prefix)))
+        newest = query.order_by(programs.c.created.desc(), programs.c.digest).limit(limit)
+        return [program_from(row) for row in connection.execute(newest)]
+
+    @writes
+    def put_form(self, connection: Connection, form: StoredForm) -> None:
+        """A later form takes the former one's place: it was made because the former one's bytes were gone."""
+        values: dict[str, Any] = {
+            "graph": form.graph,
+            "data": form.data,
+            "detail_json": dump(form.detail),
+            "created": self.db.time(connection),
+        }
+        insert = self.db.insert(forms).values(program=form.program, exporter=form.exporter, **values)
+        connection.execute(insert.on_conflict_do_update(index_elements=["program", "exporter"], set_=values))
+
+    @reads
+    def form(self, connection: Connection, program: str, exporter: str) -> StoredForm | None:
+        which = (forms.c.program == program, forms.c.exporter == exporter)
+        row = connection.execute(select(forms).where(*which)).first()
+        return form_from(row) if row else None
+
+    # -- sweeps ------------------------------------------------------------------------------------------------
+
+    @writes
+    def put_sweep(self, connection: Connection, sweep: Sweep) -> None:
+        """New, or in place of what the sweep was; the time of its first submission, and its cancellation, stay."""
+        spec = dump(sweep.spec)
+        values = {"id": sweep.id, "created": self.db.time(connection), "spec_json": spec, "cancelled": sweep.cancelled}
+        change = {"spec_json": spec} | ({"cancelled": True} if sweep.cancelled else {})
+        insert = self.db.insert(sweeps).values(**values)
+        connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=change))
+        connection.execute(delete(trials).where(trials.c.sweep == sweep.id))
+        if sweep.trials:
+            connection.execute(trials.insert(), [trial_row(sweep.id, trial) for trial in sweep.trials])
+
+    @reads
+    def sweeps(self, connection: Connection, prefix: str = "", limit: int = 100) -> list[Sweep]:
+        query = select(sweeps)
+        if prefix:
+            query = query.where(starts(sweeps.c.id, prefix))
+        rows = connection.execute(query.order_by(sweeps.c.created.desc(), sweeps.c.id).limit(limit)).all()
+        whole = _trials(connection, rows[0].id) if prefix and len(rows) == 1 else ()
+        return [Sweep(row.id, row.created, load(row.spec_json), whole, row.cancelled) for row in rows]
+
+    @writes
+    def cancel_sweep(self, connection: Connection, sweep: str) -> None:
+        change = update(sweeps).where(sweeps.c.id == clean(sweep)).values(cancelled=True)
+        if connection.execute(change).rowcount == 0:
+            raise NoSuchThing(f"no sweep is called '{sweep}'", "'farm ls sweeps' lists them")
+
+
+def _trials(connection: Connection, sweep: str) -> tuple[Trial, ...]:
+    query = select(trials).where(trials.c.sweep == sweep).order_by(trials.c.number)
+    return tuple(trial_from(row) for row in connection.execute(query))

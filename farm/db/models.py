@@ -1,0 +1,248 @@
+"""The tables. What creates and changes them is ``migrations/``; a test holds the two equal.
+
+SQLAlchemy Core, not its ORM: importing the ORM would cost every ``farm`` command another 70 ms, and no row ever
+leaves this package as an object. Long columns come last, since SQLite reads a row from its beginning. Times are
+seconds since the epoch by the database's clock; ``…json`` columns hold JSON text; a state is a ``BuildState``'s
+value.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+# Digests and ids are compared byte by byte: prefix look-ups are ranges, whatever the server's locale is.
+WORD = Text().with_variant(Text(collation="C"), "postgresql")
+COUNTED = BigInteger().with_variant(Integer, "sqlite")
+
+ACTIVE = "state IN ('queued', 'running')"
+QUEUED = "state = 'queued'"
+RUNNING = "state = 'running'"
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+engines = Table(
+    "engines",
+    metadata,
+    Column("recipe", WORD, primary_key=True),
+    Column("namespace", WORD, primary_key=True),
+    Column("key", WORD, nullable=False),
+    Column("digest", WORD, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("weights", WORD, nullable=False),
+    Column("build", WORD, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("build_seconds", Double, nullable=False),
+    Column("manifest_json", Text, nullable=False),
+    Index("ix_engines_digest", "digest"),
+    Index("ix_engines_key", "key"),
+    Index("ix_engines_created", "created"),
+)
+
+# Which recipes serve a key (several: a key leaves search settings out; and a recipe serves several keys: it
+# leaves inert settings out), and what the two were made of.
+key_parts = Table(
+    "key_parts",
+    metadata,
+    Column("key", WORD, primary_key=True),
+    Column("recipe", WORD, primary_key=True),
+    Column("graph", WORD, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("recorded", Double, nullable=False),
+    Column("parts_json", Text, nullable=False),
+    Index("ix_key_parts_recipe", "recipe"),
+    Index("ix_key_parts_graph", "graph", "recorded"),
+    Index("ix_key_parts_recorded", "recorded"),
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", WORD, primary_key=True),
+    Column("namespace", WORD, nullable=False),
+    Column("recipe", WORD, nullable=False),
+    Column("key", WORD, nullable=False),
+    Column("capability", WORD, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", WORD, nullable=False),
+    Column("created", Double, nullable=False),
+    # The place among the builds of one submission, which are all created at one instant.
+    Column("number", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("started", Double),
+    Column("finished", Double),
+    Column("not_before", Double),
+    Column("failure_kind", WORD),
+    Column("failure_message", Text),
+    Column("failure_hint", Text),
+    Column("engine", WORD),
+    # The fence: rises with every lease, never falls.
+    Column("token", BigInteger, nullable=False, server_default="0"),
+    Column("worker", WORD),
+    Column("lease_expires", Double),
+    Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    # A permanent failure that answers later requests of this recipe, until it is retried.
+    Column("remembered", Boolean, nullable=False, server_default=text("false")),
+    Column("phase", Text, nullable=False, server_default=""),
+    Column("progress", Double),
+    Column("log_size", BigInteger, nullable=False, server_default="0"),
+    Column("request_json", Text, nullable=False),
+    Index(
+        "ix_builds_remembered",
+        "namespace",
+        "recipe",
+        sqlite_where=text("remembered = 1"),
+        postgresql_where=text("remembered"),
+    ),
+    # The state is there to be counted, and filtered by, without a look at the rows.
+    Index("ix_builds_created", "created", "number", "state"),
+)
+Index(
+    "uq_builds_active",
+    builds.c.namespace,
+    builds.c.recipe,
+    unique=True,
+    sqlite_where=text(ACTIVE),
+    postgresql_where=text(ACTIVE),
+)
+# Without the capability: with it, PostgreSQL looks capabilities up and sorts every queued build that it finds.
+Index(
+    "ix_builds_due",
+    builds.c.priority.desc(),
+    builds.c.created,
+    builds.c.number,
+    sqlite_where=text(QUEUED),
+    postgresql_where=text(QUEUED),
+)
+Index("ix_builds_lease", builds.c.lease_expires, sqlite_where=text(RUNNING), postgresql_where=text(RUNNING))
+
+waiters = Table(
+    "waiters",
+    metadata,
+    Column("build", WORD, ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True),
+    # Empty: the build is wanted by nobody in particular, and stays (``--no-wait``).
+    Column("waiter", WORD, primary_key=True),
+    Column("since", Double, nullable=False),
+    Index("ix_waiters_waiter", "waiter"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", COUNTED, primary_key=True, autoincrement=True),
+    Column("build", WORD, ForeignKey("builds.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("kind", WORD, nullable=False),
+    Column("detail_json", Text, nullable=False),
+    Index("ix_events_build", "build", "id"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("build", WORD, ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True),
+    Column("token", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, nullable=False),
+    Column("worker", WORD, nullable=False),
+    Column("started", Double, nullable=False),
+    Column("finished", Double),
+    Column("outcome", WORD, nullable=False, server_default=""),
+    Column("message", Text, nullable=False, server_default=""),
+)
+
+log_chunks = Table(
+    "log_chunks",
+    metadata,
+    Column("build", WORD, ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True),
+    # Where in the whole log, counted in characters, this piece ends.
+    Column("ends", BigInteger, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", WORD, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("born", Double, nullable=False),
+    Column("capabilities_json", Text, nullable=False),
+    Column("detail_json", Text, nullable=False),
+    Column("seen", Double, nullable=False),
+)
+
+programs = Table(
+    "programs",
+    metadata,
+    Column("digest", WORD, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("format", WORD, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("graph", WORD, nullable=False),
+    Column("weights", WORD, nullable=False),
+    Column("created", Double, nullable=False),
+    Index("ix_programs_created", "created"),
+)
+
+forms = Table(
+    "forms",
+    metadata,
+    Column("program", WORD, primary_key=True),
+    Column("exporter", WORD, primary_key=True),
+    Column("graph", WORD, nullable=False),
+    Column("data", WORD),
+    Column("detail_json", Text, nullable=False),
+    Column("created", Double, nullable=False),
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", WORD, primary_key=True),
+    Column("created", Double, nullable=False),
+    Column("spec_json", Text, nullable=False),
+    Column("cancelled", Boolean, nullable=False, server_default=text("false")),
+    Index("ix_sweeps_created", "created"),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("sweep", WORD, ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("model", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("settings_json", Text, nullable=False),
+    Column("key", WORD, nullable=False),
+    Column("recipe", WORD, nullable=False),
+    Column("asked", WORD, nullable=False),
+    Column("build", WORD),
+    Column("error", Text, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", WORD, primary_key=True),
+    Column("field", WORD, primary_key=True),
+    Column("value", Double, nullable=False),
+)

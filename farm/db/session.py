@@ -1,0 +1,263 @@
+"""Engines and transactions: one method of the index, one transaction.
+
+A read on SQLite begins deferred; a write begins IMMEDIATE, since a transaction that reads first and writes later
+would otherwise fail whenever another wrote in between (reference/infrastructure.md, SQL). What ended without
+effect for a passing reason (a deadlock, a lost connection before the commit) is run again here; whoever calls
+never sees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+
+import sqlalchemy
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Select, Table, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from farm.db.faults import BUSY_TIMEOUT_S, FOREIGN, PASSING_STATES, state_of, translate, worldly
+from farm.errors import BadConfig, Unavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.sqlite import Insert
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WRITES = {"farm_writes": True}
+RETRY_DELAYS_S = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0)
+MIN_SQLITE = (3, 35, 0)
+POOL_SIZE = 5
+# A client that stops dead inside a transaction must not hold its locks for ever (issue 4: SIGSTOP of workers).
+POSTGRESQL_OPTIONS = (
+    "-c application_name=farm -c lock_timeout=30s -c statement_timeout=120s -c idle_in_transaction_session_timeout=60s"
+)
+
+# SQLite runs inside this process, so the machine's clock is its clock; but its own 'now' counts milliseconds, in
+# which many things happen, and what is newest would be anybody's guess.
+SQLITE_NOW = "farm_now()"
+POSTGRESQL_NOW = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+def parse_url(text: str) -> URL:
+    """A database URL, with farm's driver where none is named. ``BadConfig`` for one that cannot be."""
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise BadConfig(
+            f"'{text}' is no database URL", "write sqlite:///PATH or postgresql://USER@HOST/NAME"
+        ) from error
+    if url.drivername in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise BadConfig(
+            f"farm keeps no state in '{url.drivername}'", "use sqlite:///PATH or postgresql://USER@HOST/NAME"
+        )
+    if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
+        raise BadConfig("farm's SQLite database must be a file: several processes share it", "write sqlite:///PATH")
+    return url
+
+
+def make_engine(url: URL) -> Engine:
+    """The engine for ``url``; nothing is connected yet."""
+    try:
+        if url.get_backend_name() == "sqlite":
+            return _sqlite_engine(url)
+        return sqlalchemy.create_engine(
+            url,
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_SIZE,
+            connect_args={"connect_timeout": 10, "options": POSTGRESQL_OPTIONS},
+        )
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise BadConfig(
+            f"the driver for '{url.drivername}' is not installed here", "pip install 'farm[fleet]'"
+        ) from error
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    import sqlite3
+
+    if sqlite3.sqlite_version_info < MIN_SQLITE:
+        raise Unavailable(
+            f"SQLite {sqlite3.sqlite_version} is too old: farm needs 3.35 or later",
+            "use a newer Python or a newer SQLite library, or set FARM_DATABASE_URL to a PostgreSQL database",
+        )
+    # isolation_level=None: the driver begins nothing by itself; ``_begin`` does.
+    engine = sqlalchemy.create_engine(
+        url,
+        pool_size=POOL_SIZE,
+        max_overflow=-1,
+        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    """WAL itself is a property of the file, set when it is made (``migrate``)."""
+    connection.create_function("farm_now", 0, time.time)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: Connection) -> None:
+    mode = "IMMEDIATE" if connection.get_execution_options().get("farm_writes") else "DEFERRED"
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+class Database:
+    """A database and its connections. Safe to share between threads; not to be carried over a fork."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.engine = make_engine(url)
+        self.sqlite = url.get_backend_name() == "sqlite"
+        # Writers of one process queue here: SQLite's own way to wait is to sleep up to 100 ms and look again.
+        self._writer = threading.Lock()
+        self.opened = False
+        self._made: dict[object, object] = {}
+
+    def run(self, work: Callable[[Connection], T], *, writes: bool = False) -> T:
+        """``work`` in one transaction, committed when this returns; run again when it passed without effect.
+
+        ``Unavailable`` when the database cannot serve. After that a write may or may not have been done only
+        where the message says so: the connection broke during the commit.
+        """
+        for delay in (*RETRY_DELAYS_S, None):
+            try:
+                return self._once(work, writes)
+            except FOREIGN as error:
+                if not worldly(error):
+                    raise
+                if delay is None or not self._passing(error):
+                    raise translate(error, self.url) from error
+            time.sleep(delay * (0.5 + random.random()))
+        raise AssertionError("unreachable")
+
+    def _once(self, work: Callable[[Connection], T], writes: bool) -> T:
+        with self._gate(writes), self.engine.connect() as connection:
+            if writes:
+                connection = connection.execution_options(**WRITES)
+            result = work(connection)
+            try:
+                connection.commit()
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise Unavailable(
+                        "the connection to the database broke during a commit: it may or may not have been done",
+                        "look ('farm ls') before asking again",
+                    ) from error
+                raise
+            return result
+
+    @contextlib.contextmanager
+    def _gate(self, writes: bool) -> Iterator[None]:
+        if not (writes and self.sqlite):
+            yield
+            return
+        if not self._writer.acquire(timeout=BUSY_TIMEOUT_S):
+            raise Unavailable(
+                f"the database {self.url.database} was busy in this very process for {BUSY_TIMEOUT_S:.0f} s",
+                "check whether its disk answers, and ask again",
+            )
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    def _passing(self, error: BaseException) -> bool:
+        """Whether to try again: deadlocks; and, once it had been reached, a PostgreSQL that is not there now."""
+        if self.sqlite or not isinstance(error, DBAPIError):
+            return False
+        if error.connection_invalidated or state_of(error) in PASSING_STATES:
+            return True
+        return self.opened and isinstance(error, OperationalError) and not state_of(error)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    # -- what the two dialects write differently ---------------------------------------------------------------
+
+    @property
+    def now(self) -> ColumnElement[float]:
+        """The database's clock, to be used inside a statement: seconds since the epoch."""
+        return sqlalchemy.literal_column(SQLITE_NOW if self.sqlite else POSTGRESQL_NOW, sqlalchemy.Double)
+
+    def time(self, connection: Connection) -> float:
+        """The database's clock now."""
+        return float(connection.execute(self.made(_clock)).scalar_one())
+
+    def made(self, make: Callable[..., T], *args: Hashable) -> T:
+        """The statement that ``make(database, *args)`` makes, made once.
+
+        To put a statement together and to find it in SQLAlchemy's cache takes 0.3 ms every time, ten times what it
+        takes to run one that is kept.
+        """
+        statement = self._made.get((make, args))
+        if statement is None:
+            statement = self._made[make, args] = make(self, *args)
+        return cast(T, statement)
+
+    def among(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        """``column`` is one of the values that ``array`` made, to be given as the parameter ``name``: one parameter
+        and one statement, however many values there are."""
+        if self.sqlite:
+            each = sqlalchemy.func.json_each(sqlalchemy.bindparam(name, type_=sqlalchemy.Text)).table_valued("value")
+            return column.in_(sqlalchemy.select(each.c.value))
+        return column == sqlalchemy.any_(sqlalchemy.bindparam(name, type_=sqlalchemy.ARRAY(sqlalchemy.Text)))
+
+    def array(self, values: Iterable[str]) -> Any:
+        """The distinct ``values`` as a parameter for ``among``, in one order: locks taken in it cannot cross."""
+        distinct = sorted(set(values))
+        return json.dumps(distinct) if self.sqlite else distinct
+
+    def insert(self, table: Table) -> Insert:
+        """``INSERT`` with ``ON CONFLICT``, which both dialects have under one interface."""
+        if self.sqlite:
+            from sqlalchemy.dialects import sqlite
+
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)  # type: ignore[return-value]
+
+
+def _clock(db: Database) -> Select[float]:
+    return sqlalchemy.select(db.now)
+
+
+class OnDatabase(Protocol):
+    """What has a database: the parts of ``SqlIndex``."""
+
+    db: Database
+
+
+S = TypeVar("S", bound=OnDatabase)
+
+
+def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a method in one reading transaction of its own, whose connection it gets."""
+
+    @functools.wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.db.run(lambda connection: method(self, connection, *args, **kwargs))
+
+    return run
+
+
+def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a method in one writing transaction of its own, whose connection it gets."""
+
+    @functools.wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.db.run(lambda connection: method(self, connection, *args, **kwargs), writes=True)
+
+    return run

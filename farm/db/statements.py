@@ -1,0 +1,175 @@
+"""The statements about builds that run often, each made once per database (``Database.made``).
+
+Parameters that are not columns begin with ``the_``; a parameter that is a column of an UPDATE or an INSERT is
+set. Every SELECT … FOR UPDATE locks on PostgreSQL; on SQLite a writer has the database to itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    Select,
+    Update,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+
+from farm.builds import BuildState
+from farm.db.models import ACTIVE, QUEUED, RUNNING, attempts, builds, engines, events, key_parts, waiters, workers
+from farm.db.session import Database
+
+# Written out, not as parameters: a planner uses a partial index only when it can read the condition.
+IS_ACTIVE: ColumnElement[bool] = literal_column(f"builds.{ACTIVE}")
+IS_QUEUED: ColumnElement[bool] = literal_column(f"builds.{QUEUED}")
+IS_RUNNING: ColumnElement[bool] = literal_column(f"builds.{RUNNING}")
+
+AT_REST = {"lease_expires": None, "phase": "", "progress": None}
+UNSTARTED = {**AT_REST, "worker": None, "started": None, "finished": None}
+
+WAITERS: ColumnElement[int] = (
+    select(func.count())
+    .select_from(waiters)
+    .where(waiters.c.build == builds.c.id)
+    .correlate(builds)
+    .scalar_subquery()
+    .label("waiters")
+)
+COLUMNS: list[ColumnElement[Any]] = [column for column in builds.c if column is not builds.c.request_json]
+NEWEST = (builds.c.created.desc(), builds.c.number.desc(), builds.c.id)
+
+THE_BUILD = bindparam("the_build", type_=builds.c.id.type)
+THE_TOKEN = bindparam("the_token", type_=builds.c.token.type)
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def fetch(db: Database) -> Select[Any]:
+    """Builds among ``the_builds``, less their requests."""
+    return select(*COLUMNS, WAITERS).where(db.among(builds.c.id, "the_builds")).order_by(*NEWEST)
+
+
+def fetch_requests(db: Database) -> Select[str, str]:
+    return select(builds.c.id, builds.c.request_json).where(db.among(builds.c.id, "the_builds"))
+
+
+def waiting(db: Database) -> Select[str, int]:
+    """Queued and due, by capability."""
+    return select(builds.c.capability, func.count()).where(IS_QUEUED, due(db)).group_by(builds.c.capability)
+
+
+def due(db: Database) -> ColumnElement[bool]:
+    return or_(builds.c.not_before.is_(None), builds.c.not_before <= db.now)
+
+
+def expired(db: Database) -> Select[str]:
+    """Running builds whose lease is over, or held by one of ``the_gone``."""
+    over = or_(builds.c.lease_expires < db.now, db.among(builds.c.worker, "the_gone"))
+    return select(builds.c.id).where(IS_RUNNING, over).order_by(builds.c.id)
+
+
+# -- holding ---------------------------------------------------------------------------------------------------
+
+
+def lock(db: Database) -> Select[Any]:
+    """A build's row and the time."""
+    return select(*COLUMNS, db.now.label("now")).where(builds.c.id == THE_BUILD).with_for_update()
+
+
+def hold(db: Database) -> Select[Any]:
+    """The row of a build that runs under ``the_token``, and the time."""
+    return lock(db).where(builds.c.token == THE_TOKEN, IS_RUNNING)
+
+
+# -- leasing ---------------------------------------------------------------------------------------------------
+
+
+def best_due(db: Database) -> Select[str]:
+    """The best queued build for one of ``the_capabilities``: highest priority, then oldest, read off
+    ``ix_builds_due`` in that order."""
+    able = db.among(builds.c.capability, "the_capabilities")
+    best = (builds.c.priority.desc(), builds.c.created, builds.c.number)
+    return select(builds.c.id).where(IS_QUEUED, able, due(db)).order_by(*best).limit(1)
+
+
+def start(db: Database) -> Update:
+    """Run the best build that nobody has locked, by ``the_worker`` for ``the_ttl`` seconds, under a new token."""
+    # No key update: a row that somebody is only joining counts as free.
+    chosen = best_due(db).with_for_update(key_share=True, skip_locked=True).scalar_subquery()
+    values = {
+        "state": BuildState.RUNNING.value,
+        "token": builds.c.token + 1,
+        "attempts": builds.c.attempts + 1,
+        "worker": bindparam("the_worker", type_=builds.c.worker.type),
+        "started": db.now,
+        "lease_expires": db.now + bindparam("the_ttl", type_=builds.c.lease_expires.type),
+        "not_before": None,
+    }
+    return update(builds).where(builds.c.id == chosen, IS_QUEUED).values(values).returning(*builds.c, WAITERS)
+
+
+def beat(db: Database) -> Update:
+    """Extend the lease under ``the_token`` by ``the_ttl`` seconds from now."""
+    until = db.now + bindparam("the_ttl", type_=builds.c.lease_expires.type)
+    held = (builds.c.id == THE_BUILD, builds.c.token == THE_TOKEN, IS_RUNNING)
+    change = update(builds).where(*held).values(lease_expires=until)
+    return change.returning(builds.c.cancel_requested, builds.c.worker)
+
+
+def see(db: Database) -> Update:
+    """``the_worker`` was heard of."""
+    worker = bindparam("the_worker", type_=workers.c.id.type)
+    return update(workers).where(workers.c.id == worker).values(seen=db.now)
+
+
+# -- changing --------------------------------------------------------------------------------------------------
+
+
+def move(_db: Database, after: BuildState) -> Update:
+    """Change a build's state as ``BuildState.may`` allows; ``the_token`` is the fence."""
+    before = [state.value for state in BuildState if state.may(after)]
+    allowed: ColumnElement[bool] = literal_column(f"builds.state IN ({', '.join(repr(state) for state in before)})")
+    where = (builds.c.id == THE_BUILD, builds.c.token == THE_TOKEN, allowed)
+    return update(builds).where(*where).values(state=after.value)
+
+
+def change(_db: Database) -> Update:
+    """Change anything but the state of ``the_build``."""
+    return update(builds).where(builds.c.id == THE_BUILD)
+
+
+def end_attempt(_db: Database) -> Update:
+    return update(attempts).where(attempts.c.build == THE_BUILD, attempts.c.token == THE_TOKEN)
+
+
+def add_attempt(_db: Database) -> Insert:
+    return attempts.insert()
+
+
+def add_event(_db: Database) -> Insert:
+    return events.insert()
+
+
+def add_waiter(db: Database) -> Insert:
+    return db.insert(waiters).on_conflict_do_nothing()
+
+
+def add_build(db: Database) -> Insert:
+    return db.insert(builds).on_conflict_do_nothing()
+
+
+def add_parts(db: Database) -> Insert:
+    return db.insert(key_parts).on_conflict_do_nothing()
+
+
+def put_engine(db: Database) -> Insert:
+    """The engine in place of the recipe's former one in its namespace."""
+    insert = db.insert(engines)
+    new = {column.name: insert.excluded[column.name] for column in engines.c if not column.primary_key}
+    return insert.on_conflict_do_update(index_elements=["recipe", "namespace"], set_=new)

@@ -1,0 +1,367 @@
+"""Nodes of a live FX graph, in the same canonical terms as ``pt2_nodes`` gives those of a saved one."""
+
+from __future__ import annotations
+
+import math
+import operator as python_operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph as FxGraph
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+
+from farm.canonical import encode
+from farm.errors import BadProgram
+from farm.graph import Meta, Node
+from farm.graph_symbols import Expr, Number
+from farm.programs import operators as rules
+from farm.programs.live_tensors import LiveTensors
+from farm.programs.live_values import LiveMetadata, dtype_name, layout_name
+from farm.programs.operators import Operator, operator
+from farm.programs.pt2_arguments import sequence
+from farm.programs.pt2_nodes import INLINE, refuse_higher_order, refuse_target, within
+from farm.programs.pt2_values import Value, bad
+from farm.programs.sizes import Sizes
+from farm.programs.torch_graph import MAX_NESTING, Call, Scope, TorchGraph, reference
+
+_SYMBOLIC = (torch.SymInt, torch.SymBool, torch.SymFloat)
+_TAGS = ((torch.Tensor, "as_tensor"), ((bool, torch.SymBool), "as_sym_bool"), ((int, torch.SymInt), "as_sym_int"))
+
+
+class LiveNodes:
+    """Reads FX graphs into ``torch.graph``. ``tensors`` takes tensors that nodes fetch from the module."""
+
+    def __init__(
+        self,
+        module: GraphModule,
+        custom_ops: Mapping[str, str],
+        known_namespaces: frozenset[str] = frozenset(),
+        tensors: LiveTensors | None = None,
+    ) -> None:
+        self.module = module
+        self.scope = Scope()
+        self.nesting = 0
+        self.torch = TorchGraph(self.encode, custom_ops)
+        self.torch.writes_in_place = _writes_in_place(module.graph)
+        self.metadata = LiveMetadata(self.torch.graph)
+        self.sizes = Sizes(self.torch.graph)
+        self._known_namespaces = known_namespaces
+        self._tensors = tensors
+        self._values: dict[FxNode, Value | list[Value]] = {}
+
+    def define(self, node: FxNode, number: int, path: tuple[int, ...] = ()) -> None:
+        """Let ``node`` be result ``path`` of canonical node ``number``."""
+        self._values[node] = (reference(*path), number, path)
+
+    def value(self, node: FxNode) -> Value:
+        """What ``node`` is."""
+        found = self._values.get(node)
+        if not isinstance(found, tuple):
+            raise bad(f"{node.name} is used before it is made")
+        return found
+
+    def read(self, graph: FxGraph) -> None:
+        """Read every node of ``graph`` but its inputs and outputs."""
+        for node in graph.nodes:
+            if node.op == "call_function":
+                self._function(node)
+            elif node.op == "get_attr":
+                self._attribute(node)
+            elif node.op not in ("placeholder", "output"):
+                raise BadProgram(
+                    f"the graph has a {node.op} of {node.target}, whose meaning is not in the graph",
+                    "Trace the module with torch.export.",
+                )
+
+    def _function(self, node: FxNode) -> None:
+        target = node.target
+        if target is python_operator.getitem and not isinstance(node.args[0], list | tuple):
+            return self._getitem(node)
+        if isinstance(target, torch._ops.OpOverload):
+            name = str(target)
+            op = operator(name)
+            return self._call(node, op) if op is not None else self._custom(node, name, target)
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            return self._higher_order(node, target.name())
+        name = f"{target.__module__}.{target.__name__}" if callable(target) else str(target)
+        if name not in rules.SCALAR_OPERATORS:
+            raise refuse_target(name)
+        return self._scalar(node, name)
+
+    def _getitem(self, node: FxNode) -> None:
+        source, index = node.args
+        found = self._values.get(source) if isinstance(source, FxNode) else None
+        if isinstance(found, list):
+            self._values[node] = found[int(index)]
+        elif found is not None:
+            _, number, path = found
+            self.define(node, number, (*path, int(index)))
+        else:
+            raise bad(f"{node.name} is used before it is made")
+
+    def _attribute(self, node: FxNode) -> None:
+        """A tensor that the module holds; graphs are read where they are called."""
+        held = _attribute(self.module, str(node.target))
+        if isinstance(held, torch.Tensor):
+            if self._tensors is None:
+                raise bad(f"{node.target} is not lifted")
+            number = self._tensors.add(str(node.target), held, True)
+            leaf = self.torch.graph.lifted(number, self.metadata.of(held), str(node.target))
+            self.define(node, leaf)
+
+    # Operators
+
+    def _call(self, node: FxNode, op: Operator) -> None:
+        call = Call()
+        given = [*zip(op.names, node.args, strict=False), *node.kwargs.items()]
+        parts = self.torch.arguments(op, given, call)
+        if op.name in rules.ASSERTIONS:
+            self._assertion(node, op, dict(given), parts, call)
+        elif self.torch.is_identity(op, parts):
+            source = self.value(given[0][1])
+            self._values[node] = source
+            self.torch.graph.dropped.append((node.name, op.name, source[1]))
+        else:
+            metas = self._metas(node)
+            if op.name == "aten.sym_size.int" and self._size(node, op.name, call, metas):
+                return
+            if op.name in rules.NEEDS_STRIDES:
+                metas += self.metadata.strides(given[0][1].meta["val"])
+            made = self.torch.call(op, parts, call, metas, node.name, node)
+            self.define(node, self.torch.place(made, self.scope, self.torch.draws(op, parts)))
+
+    def _size(self, node: FxNode, name: str, call: Call, metas: tuple[Meta, ...]) -> bool:
+        known = self.sizes.of_dim(call.refs[0], node.args[1]) if call.refs else None
+        return self._known_size(node, f"torch.ops.{name}", known, metas)
+
+    def _known_size(self, node: FxNode, op: str, known: Expr | None, metas: tuple[Meta, ...]) -> bool:
+        number = self.sizes.place(op, known, metas, node.name, node)
+        if number is not None:
+            self.define(node, number)
+        return number is not None
+
+    def _assertion(self, node: FxNode, op: Operator, given: dict[str, Any], parts: list[bytes], call: Call) -> None:
+        if op.name == "aten._assert_tensor_metadata.default" and _is_recorded(given):
+            return
+        made = self.torch.call(op, parts, call, self._metas(node), node.name, node)
+        number = self.torch.place(made, self.scope, False)
+        self.scope.asserts.append((number, self._condition(op, given)))
+        self.define(node, number)
+
+    def _condition(self, op: Operator, given: Mapping[str, Any]) -> Expr | None:
+        subject = given.get("self", given.get("size"))
+        value = subject.meta.get("val") if isinstance(subject, FxNode) else subject
+        if op.name == "aten._assert_scalar.default":
+            if value is True:
+                return Number("true")
+            return self.metadata.truth(value) if isinstance(value, torch.SymBool) else None
+        if op.name.startswith("aten.sym_constrain_range") and isinstance(value, torch.SymInt):
+            return within(self.metadata.dim(value), given.get("min"), given.get("max"))
+        return None
+
+    def _scalar(self, node: FxNode, name: str) -> None:
+        call = Call()
+        parts = [self.encode(argument, "", call) for argument in node.args]
+        metas = self._metas(node)
+        operands = [self._operand(argument) for argument in node.args]
+        if self._known_size(node, name, self.sizes.of_call(name, operands), metas):
+            return
+        body = encode(name) + b"".join(parts)
+        head = b"l%d:%b" % (len(body), body)
+        made = Node(name, head, tuple(call.refs), metas, node.name, node)
+        self.define(node, self.torch.graph.add(made))
+
+    def _operand(self, argument: Any) -> Expr | None:
+        if isinstance(argument, FxNode):
+            return self.sizes.known.get(self.value(argument)[1])
+        return argument if type(argument) is int else None
+
+    def _custom(self, node: FxNode, name: str, target: Any) -> None:
+        namespace = name.partition(".")[0]
+        identity = encode(["known", name]) if namespace in self._known_namespaces else self.torch.custom(name)
+        names = [argument.name for argument in target._schema.arguments]
+        given = [*zip(names, node.args, strict=False), *node.kwargs.items()]
+        self._opaque(node, name, identity, given, _returns(target, node), custom=True)
+
+    def _higher_order(self, node: FxNode, name: str) -> None:
+        if name not in rules.SUBGRAPH_OPERATORS:
+            raise refuse_higher_order(name)
+        if name not in INLINE or not self._inline(node, name):
+            value = node.meta.get("val")
+            outputs = list(value) if isinstance(value, tuple) else [value]
+            given = [*[("", argument) for argument in node.args], *node.kwargs.items()]
+            self._opaque(node, name, encode(["higher_order", name]), given, outputs, custom=False)
+
+    def _opaque(
+        self,
+        node: FxNode,
+        name: str,
+        identity: bytes,
+        given: Sequence[tuple[str, Any]],
+        outputs: Sequence[Any],
+        custom: bool,
+    ) -> None:
+        call = Call()
+        call.writes = custom
+        autocast = self.scope.autocast
+        self.scope.autocast = autocast or name == "wrap_with_autocast"
+        named = sorted(given, key=lambda pair: pair[0])
+        parts = [encode(label) + self.encode(argument, "", call) for label, argument in named]
+        self.scope.autocast = autocast
+        for _, argument in given:
+            if isinstance(argument, torch._ops.OpOverload):
+                known = operator(str(argument)) is not None
+                parts.append(encode(str(argument)) if known else self.torch.custom(str(argument)))
+        body = identity + encode([_arity(output) for output in outputs]) + b"".join(parts)
+        head = b"l%d:%b" % (len(body), body)
+        made = self.torch.opaque(head, name, call, self._metas(node), node.name, node)
+        self.define(node, self.torch.place(made, self.scope, custom or call.ordered))
+
+    def _inline(self, node: FxNode, name: str) -> bool:
+        """As ``pt2_nodes`` does: a ``no_grad`` or disabled-autocast region is part of the code around it."""
+        at = next((index for index, one in enumerate(node.args) if self._graph_of(one) is not None), None)
+        inner = None if at is None else self._graph_of(node.args[at])
+        if at is None or inner is None:
+            return False
+        if name == "wrap_with_autocast" and (self.scope.autocast or node.args[2] is not False):
+            return False
+        operands, returned = node.args[at + 1 :], _returned(inner.graph)
+        parameters = [one for one in inner.graph.nodes if one.op == "placeholder"]
+        plain = all(isinstance(one, FxNode) for one in (*operands, *(returned if returned is not None else [])))
+        if not plain or len(operands) != len(parameters):
+            return False
+        for parameter, operand in zip(parameters, operands, strict=True):
+            self._values[parameter] = self.value(operand)
+        self._read_inner(inner, self.scope)
+        output = inner.graph.output_node().args[0]
+        many = isinstance(output, list | tuple)
+        self._values[node] = [self.value(one) for one in output] if many else self.value(output)
+        return True
+
+    def _read_inner(self, module: GraphModule, scope: Scope) -> None:
+        if self.nesting >= MAX_NESTING:
+            raise bad(f"subgraphs are nested more than {MAX_NESTING} deep")
+        outer = self.module, self.scope
+        self.module, self.scope, self.nesting = module, scope, self.nesting + 1
+        self.read(module.graph)
+        (self.module, self.scope), self.nesting = outer, self.nesting - 1
+
+    def _graph_of(self, argument: Any) -> GraphModule | None:
+        if isinstance(argument, FxNode) and argument.op == "get_attr":
+            held = _attribute(self.module, str(argument.target))
+            return held if isinstance(held, GraphModule) else None
+        return None
+
+    def _subgraph(self, inner: GraphModule, call: Call) -> bytes:
+        scope = Scope(depth=self.scope.depth + 1, autocast=self.scope.autocast)
+        parameters = [one for one in inner.graph.nodes if one.op == "placeholder"]
+        for index, parameter in enumerate(parameters):
+            meta = self.metadata.maybe(parameter)
+            leaf = self.torch.graph.leaf("subgraph input", [scope.depth, index], meta, parameter.name)
+            self.define(parameter, leaf)
+        self._read_inner(inner, scope)
+        returned = inner.graph.output_node().args[0]
+        results = Call()
+        outputs = [
+            self.encode(one, "", results) for one in (returned if isinstance(returned, list | tuple) else [returned])
+        ]
+        return self.torch.subgraph(scope, outputs, results.refs, len(parameters), call)
+
+    # Arguments and results
+
+    def encode(self, argument: Any, kind: str, call: Call) -> bytes:
+        """One argument, as ``pt2_arguments`` encodes the same one of a saved program."""
+        if isinstance(argument, FxNode):
+            found = self._values.get(argument)
+            if isinstance(found, tuple):
+                call.refs.append(found[1])
+                return found[0]
+            inner = self._graph_of(argument)
+            if inner is None:
+                raise bad(f"{argument.name} is used before it is made")
+            return self._subgraph(inner, call)
+        if argument is None or type(argument) in (bool, str):
+            return encode(argument)
+        if type(argument) is float:
+            return encode(argument if argument == argument else math.nan)
+        if type(argument) is int:
+            return encode(float(argument) if kind == "f" else argument)
+        if isinstance(argument, list | tuple):
+            return sequence(b"s1:[", [self.encode(item, kind, call) for item in argument])
+        return encode(_constant(argument))
+
+    def _metas(self, node: FxNode) -> tuple[Meta, ...]:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            return (self.metadata.of(value),)
+        if value is None:
+            return ()
+        if isinstance(value, list | tuple):
+            flat = [one for item in value for one in (item if isinstance(item, list | tuple) else [item])]
+            return tuple(self.metadata.of(one) for one in flat if one is not None)
+        return (self.metadata.of(value),)
+
+
+def _constant(argument: Any) -> Any:
+    if isinstance(argument, torch.dtype):
+        return ["dtype", dtype_name(argument)]
+    if isinstance(argument, torch.device):
+        return ["device"]
+    if isinstance(argument, torch.memory_format):
+        return ["memory_format", str(argument)[6:]]
+    if isinstance(argument, torch.layout):
+        return ["layout", layout_name(argument)]
+    if isinstance(argument, complex):
+        return ["complex", argument.real, argument.imag]
+    if isinstance(argument, torch._ops.OpOverload):
+        return ["operator", f"torch.ops.{argument}"]
+    raise bad(f"an argument of type {type(argument).__name__} cannot be read")
+
+
+def _attribute(module: GraphModule, target: str) -> Any:
+    held: Any = module
+    for part in target.split("."):
+        held = getattr(held, part, None)
+    return held
+
+
+def _returned(graph: FxGraph) -> Sequence[Any] | None:
+    output = graph.output_node().args[0]
+    return output if isinstance(output, list | tuple) else [output]
+
+
+def _returns(target: Any, node: FxNode) -> Sequence[Any]:
+    """A custom operator's results, one for each that its schema names."""
+    returns, value = target._schema.returns, node.meta.get("val")
+    if not returns:
+        return []
+    return [value] if len(returns) == 1 else list(value)
+
+
+def _arity(output: Any) -> Any:
+    if output is None:
+        return "as_none"
+    if isinstance(output, list | tuple):
+        return ["as_tensors", len(output)]
+    return next((tag for kind, tag in _TAGS if isinstance(output, kind)), "as_sym_float")
+
+
+def _is_recorded(given: Mapping[str, Any]) -> bool:
+    """As in ``pt2_nodes``: a metadata assertion that only repeats what is recorded."""
+    tensor = given["a"].meta.get("val")
+    expected = {name: value for name, value in given.items() if value is not None}
+    if not isinstance(tensor, torch.Tensor) or set(expected) - {"a", "dtype", "layout", "device"}:
+        return False
+    dtype, layout = expected.get("dtype", tensor.dtype), expected.get("layout", tensor.layout)
+    return bool(dtype == tensor.dtype and layout == tensor.layout)
+
+
+def _writes_in_place(graph: FxGraph) -> bool:
+    for node in graph.nodes:
+        if isinstance(node.target, torch._ops.OperatorBase):
+            op = operator(str(node.target)) if isinstance(node.target, torch._ops.OpOverload) else None
+            if op is None or op.writes or op.name in rules.WRITES_WHEN_TRUE:
+                return True
+    return False

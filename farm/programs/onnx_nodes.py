@@ -1,0 +1,428 @@
+"""Nodes of an ONNX model in canonical terms: operators by the version of their meaning, functions read in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from blake3 import blake3
+
+from farm.canonical import encode
+from farm.errors import BadProgram
+from farm.graph import Graph, Meta, Node
+from farm.graph_symbols import Expr, Sym, parse
+from farm.programs import schema
+from farm.programs.onnx_messages import DTYPES
+from farm.programs.onnx_tensors import OnnxTensors, floats, integers
+from farm.programs.onnx_wire import NotAMessage
+from farm.programs.torch_graph import MAX_NESTING, NONE, check_custom_ops, reference
+
+Value = tuple[int, int]
+"""A node and which of its results."""
+
+Message = dict[str, Any]
+
+RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+)
+WEIGHT_SLOTS: Mapping[str, frozenset[int]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose"), frozenset({1, 2})),
+    "Gemm": frozenset({0, 1, 2}),
+    **dict.fromkeys(("MatMul", "Add", "Sub", "Mul", "Div"), frozenset({0, 1})),
+    "BatchNormalization": frozenset({1, 2, 3, 4}),
+    **dict.fromkeys(
+        ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"),
+        frozenset({1, 2}),
+    ),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), frozenset({1, 2, 3})),
+    "Gather": frozenset({0}),
+    "PRelu": frozenset({1}),
+}
+"""Operands that a refit can replace. An initializer that is used anywhere else is a constant: its values may
+shape the engine (sizes, scales, pads, exponents)."""
+
+_CONSTANTS = {"value_float", "value_floats", "value_int", "value_ints"}
+
+
+class Names:
+    """What names mean here; what is not known here may be known outside."""
+
+    def __init__(self, outer: Names | None = None) -> None:
+        self.values: dict[str, Value] = {}
+        self.outer = outer
+
+    def find(self, name: str) -> Value:
+        names: Names | None = self
+        while names is not None:
+            found = names.values.get(name)
+            if found is not None:
+                return found
+            names = names.outer
+        raise NotAMessage(f"{name!r} is used before it is made (nodes must be in order)")
+
+    def define(self, name: str, value: Value) -> None:
+        if name in self.values:
+            raise NotAMessage(f"two values are named {name!r}")
+        self.values[name] = value
+
+
+class Frame:
+    """Where nodes are read: names, operator set versions, a function's attributes, and what is in order."""
+
+    def __init__(self, names: Names, opsets: Mapping[str, int], depth: int) -> None:
+        self.names, self.opsets, self.depth = names, opsets, depth
+        self.attributes: Mapping[str, Message] = {}
+        self.ordered: list[int] = []
+        self.nesting = 0
+
+
+class OnnxNodes:
+    """Reads nodes into ``graph``."""
+
+    def __init__(
+        self, tensors: OnnxTensors, functions: Sequence[Message], custom_ops: Mapping[str, str] | None
+    ) -> None:
+        self.graph = Graph(dialect="onnx")
+        self.tensors = tensors
+        self.custom_ops = check_custom_ops(custom_ops)
+        self.functions = {_identity(function, "name"): function for function in functions}
+        self.unrefittable: set[int] = set()
+        """Tensors with a use outside ``WEIGHT_SLOTS``."""
+        self.used: set[int] = set()
+        self.doubles = False
+        self._count = 0
+
+    def read(self, nodes: Sequence[Message], frame: Frame) -> None:
+        """Read ``nodes`` in order."""
+        for node in nodes:
+            self._count += 1
+            if self._count > schema.MAX_NODES:
+                raise BadProgram(
+                    f"the model has more than {schema.MAX_NODES:,} nodes once its functions are expanded",
+                    "Split the model in two.",
+                )
+            self._node(node, frame)
+
+    def _node(self, node: Message, frame: Frame) -> None:
+        op, domain = node.get("op_type", ""), _domain(node.get("domain", ""))
+        attributes = self._attributes(node, frame)
+        inputs, outputs = _trimmed(node.get("input", [])), _trimmed(node.get("output", []))
+        function = self.functions.get((domain, op, node.get("overload", "")))
+        if function is not None:
+            return self._call(function, inputs, outputs, attributes, frame)
+        if domain == "" and op == "Identity" and len(inputs) == len(outputs) == 1:
+            return self._alias(node, inputs[0], outputs[0], frame)
+        if domain == "" and op == "Dropout" and len(outputs) == 1 and self._is_inference(inputs, attributes, frame):
+            return self._alias(node, inputs[0], outputs[0], frame)
+        if domain == "" and op == "Constant":
+            number = self._constant(node, attributes)
+            if number is not None:
+                return frame.names.define(outputs[0], (number, 0))
+        return self._operator(node, op, domain, attributes, inputs, outputs, frame)
+
+    def _alias(self, node: Message, source: str, name: str, frame: Frame) -> None:
+        value = frame.names.find(source)
+        frame.names.define(name, value)
+        self.graph.dropped.append((node.get("name", ""), node["op_type"], value[0]))
+
+    @staticmethod
+    def _is_inference(inputs: Sequence[str], attributes: Mapping[str, Message], frame: Frame) -> bool:
+        """Whether a ``Dropout`` passes its operand on: from version 12 unless it is given a training mode."""
+        version = frame.opsets.get("", 0)
+        if version < 7:
+            return bool(attributes.get("is_test", {}).get("i", 0) == 1)
+        return len(inputs) < 3
+
+    def _operator(
+        self,
+        node: Message,
+        op: str,
+        domain: str,
+        attributes: Mapping[str, Message],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        frame: Frame,
+    ) -> None:
+        identity, defaults = self._meaning(op, domain, frame)
+        refs: list[int] = []
+        parts = [self._operand(name, position, op, refs, frame) for position, name in enumerate(inputs)]
+        inner, in_order = list[int](), op in RANDOM or op == "Dropout" or identity[0] == "custom"
+        encoded = []
+        for name in sorted(attributes.keys() | defaults.keys()):
+            given = attributes.get(name)
+            if given is None:
+                encoded.append(_default(name, *defaults[name]))
+                continue
+            start = len(refs)
+            value, ordered = self._attribute(given, refs, frame)
+            inner += range(start, len(refs))
+            in_order = in_order or ordered
+            encoded.append(encode(name) + value)
+        body = b"".join([encode([identity, len(inputs), len(outputs)]), *parts, *encoded])
+        made = Node(op, b"l%d:%b" % (len(body), body), tuple(refs), (), node.get("name", ""), node)
+        made.inner = tuple(inner)
+        number = self._place(made, frame, in_order)
+        for index, name in enumerate(outputs):
+            if name:
+                frame.names.define(name, (number, index))
+
+    def _place(self, node: Node, frame: Frame, in_order: bool) -> int:
+        if in_order:
+            tail = encode(["effect", frame.depth, len(frame.ordered)])
+            node.head = b"l%d:%b" % (len(node.head) + len(tail), node.head + tail)
+        number = self.graph.add(node)
+        if in_order:
+            frame.ordered.append(number)
+        return number
+
+    def _operand(self, name: str, position: int, op: str, refs: list[int], frame: Frame) -> bytes:
+        if not name:
+            return NONE
+        number, index = frame.names.find(name)
+        self._used(number, position in WEIGHT_SLOTS.get(op, ()))
+        refs.append(number)
+        return reference(index)
+
+    def _used(self, number: int, replaceable: bool) -> None:
+        tensor = self.graph.leaves.get(number)
+        if tensor is not None:
+            self.used.add(tensor)
+            if not replaceable:
+                self.unrefittable.add(tensor)
+
+    def _meaning(self, op: str, domain: str, frame: Frame) -> tuple[list[Any], Mapping[str, list[Any]]]:
+        """What identifies an operator, and its attributes' defaults."""
+        versions = _table().get(f"{domain}:{op}")
+        opset = frame.opsets.get(domain)
+        if versions is not None and opset is not None:
+            known = [(since, defaults) for since, defaults in versions if since <= opset]
+            if known:
+                return ["onnx", domain, op, known[-1][0]], known[-1][1]
+        for spelling in (f"{domain or 'ai.onnx'}::{op}", f"{domain}::{op}"):
+            if spelling in self.custom_ops:
+                return ["custom", domain, op, self.custom_ops[spelling]], {}
+        shown = f"{domain or 'ai.onnx'}::{op}"
+        raise BadProgram(
+            f"{shown} is no operator of ONNX (operator set {opset}): nothing in the model says what it computes",
+            f"Declare its implementation: custom_ops={{'{shown}': 'sha256:<digest of its plug-in>'}}.",
+        )
+
+    # Attributes
+
+    def _attributes(self, node: Message, frame: Frame) -> dict[str, Message]:
+        """A node's attributes by name; those of a function's caller are put in where they are referred to."""
+        found: dict[str, Message] = {}
+        for attribute in node.get("attribute", []):
+            name = attribute.get("name", "")
+            if name in found:
+                raise NotAMessage(f"attribute {name!r} is given twice")
+            reference = attribute.get("ref_attr_name", "")
+            given = frame.attributes.get(reference) if reference else attribute
+            if given is not None:
+                found[name] = given
+        return found
+
+    def _attribute(self, attribute: Message, refs: list[int], frame: Frame) -> tuple[bytes, bool]:
+        """An attribute's type and value; True if something in it is in order."""
+        kind = attribute.get("type", 0) or _guessed(attribute)
+        if kind == 5:
+            body, ordered = self._subgraph(attribute["g"], refs, frame)
+            return encode(5) + body, ordered
+        if kind == 10:
+            pairs = [self._subgraph(graph, refs, frame) for graph in attribute.get("graphs", [])]
+            return encode(10) + b"".join(body for body, _ in pairs), any(ordered for _, ordered in pairs)
+        if kind in (11, 12):
+            raise BadProgram("the model has sparse tensors, which farm does not read", "Make them dense.")
+        return encode([kind, self._plain(kind, attribute)]), False
+
+    def _plain(self, kind: int, attribute: Message) -> Any:
+        if kind == 1:
+            return attribute.get("f", 0.0)
+        if kind == 2:
+            self.doubles |= attribute.get("name") in ("to", "dtype") and attribute.get("i") in (11, 15)
+            return attribute.get("i", 0)
+        if kind == 3:
+            return _text(attribute.get("s", b""))
+        if kind == 4:
+            return self._tensor_value(attribute["t"])
+        if kind in (6, 7):
+            return list(attribute.get("floats" if kind == 6 else "ints", []))
+        if kind == 8:
+            return [_text(one) for one in attribute.get("strings", [])]
+        if kind == 9:
+            return [self._tensor_value(one) for one in attribute.get("tensors", [])]
+        if kind in (13, 14):
+            return attribute.get("tp", attribute.get("type_protos", b""))
+        raise NotAMessage(f"attribute {attribute.get('name')!r} has the unknown type {kind}")
+
+    def _tensor_value(self, message: Message) -> Any:
+        """A small tensor in an attribute: dtype, shape and content."""
+        number = self.tensors.add(message, message.get("name", ""))
+        tensor = self.tensors.tensors.pop(number)
+        hasher = blake3()
+        content = tensor.content
+        place = message.get("raw_data")
+        hasher.update(self.tensors.reader.data[place[0] : place[1]] if place else getattr(content, "data", b""))
+        if message.get("data_location", 0) == 1:
+            raise BadProgram("an attribute's tensor lies in another file", "Make it an initializer.")
+        return [tensor.dtype, list(tensor.shape), hasher.digest()]
+
+    def _constant(self, node: Message, attributes: Mapping[str, Message]) -> int | None:
+        """The leaf of a ``Constant``; None for strings and the like, which stay nodes."""
+        if len(attributes) != 1:
+            raise NotAMessage("a Constant has not one value")
+        ((name, given),) = attributes.items()
+        label = node.get("name", "") or next(iter(node.get("output", [])), "")
+        if name == "value":
+            return self.leaf(self.tensors.add(given["t"], label), label)
+        if name not in _CONSTANTS:
+            return None
+        if "float" in name:
+            values = list(given.get("floats", [])) if name == "value_floats" else [given.get("f", 0.0)]
+            shape = (len(values),) if name == "value_floats" else ()
+            return self.leaf(self.tensors.add_bytes(label, "float32", shape, floats(values)), label)
+        numbers = list(given.get("ints", [])) if name == "value_ints" else [given.get("i", 0)]
+        shape = (len(numbers),) if name == "value_ints" else ()
+        return self.leaf(self.tensors.add_bytes(label, "int64", shape, integers(numbers)), label)
+
+    def leaf(self, number: int, name: str) -> int:
+        """The leaf that stands for stored tensor ``number``."""
+        tensor = self.tensors.tensors[number]
+        return self.graph.lifted(number, self.graph.meta(tensor.dtype, tensor.shape), name)
+
+    # Functions and subgraphs
+
+    def _call(
+        self,
+        function: Message,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Mapping[str, Message],
+        frame: Frame,
+    ) -> None:
+        """Read a function's body in place of its call."""
+        names = Names()
+        body = Frame(names, opsets_of(function.get("opset_import", [])), frame.depth)
+        body.ordered, body.nesting = frame.ordered, _deeper(frame.nesting)
+        defaults = {one.get("name", ""): one for one in function.get("attribute_proto", [])}
+        body.attributes = {**defaults, **attributes}
+        for parameter, given in zip(function.get("input", []), inputs, strict=False):
+            if given:
+                names.define(parameter, frame.names.find(given))
+        self.read(function.get("node", []), body)
+        for result, name in zip(function.get("output", []), outputs, strict=False):
+            if name:
+                frame.names.define(name, names.find(result))
+
+    def _subgraph(self, message: Message, refs: list[int], frame: Frame) -> tuple[bytes, bool]:
+        """A body of ``If``, ``Loop`` or ``Scan``: it sees the names around it."""
+        inner = Frame(Names(frame.names), frame.opsets, frame.depth + 1)
+        inner.attributes, inner.nesting = frame.attributes, _deeper(frame.nesting)
+        self.initializers(message, inner.names)
+        inputs = message.get("input", [])
+        for index, one in enumerate(inputs):
+            if one.get("name", "") not in inner.names.values:
+                leaf = self.graph.leaf("subgraph input", [inner.depth, index], self.meta(one), one.get("name", ""))
+                inner.names.define(one.get("name", ""), (leaf, 0))
+        self.read(message.get("node", []), inner)
+        parts = []
+        for one in message.get("output", []):
+            number, index = inner.names.find(one.get("name", ""))
+            self._used(number, False)
+            refs.append(number)
+            parts.append(reference(index))
+        refs += inner.ordered
+        body = encode(["graph", inner.depth, len(inputs), len(parts), len(inner.ordered)]) + b"".join(parts)
+        return body, bool(inner.ordered)
+
+    def initializers(self, message: Message, names: Names) -> None:
+        """Let a graph's initializers be leaves."""
+        if message.get("sparse_initializer"):
+            raise BadProgram("the model has sparse tensors, which farm does not read", "Make them dense.")
+        for one in message.get("initializer", []):
+            name = one.get("name", "")
+            names.define(name, (self.leaf(self.tensors.add(one, name), name), 0))
+
+    def meta(self, value: Message) -> Meta | None:
+        """What a graph says of one of its inputs or outputs; None for what is no tensor."""
+        tensor = value.get("type", {}).get("tensor_type")
+        if tensor is None:
+            return None
+        dtype = DTYPES.get(tensor.get("elem_type", 0), "")
+        name = value.get("name", "")
+        if "shape" not in tensor:
+            raise BadProgram(f"input {name!r} has no shape", "Give the model's inputs shapes (dims may be dynamic).")
+        dims = [_dim(dim, f"{name} {index}") for index, dim in enumerate(tensor["shape"].get("dim", []))]
+        return self.graph.meta(dtype, tuple(dims))
+
+
+def _dim(dim: Message, unnamed: str) -> Expr:
+    """A size, a named dim, an expression of named dims (as torch writes them), or an unnamed one."""
+    name = dim.get("dim_param", "")
+    if not name:
+        size = dim.get("dim_value", -1)
+        return size if size >= 0 else Sym(f"?{unnamed}")
+    if not name.isidentifier() and any(mark in name for mark in "+*/("):
+        try:
+            return parse(name)
+        except BadProgram:
+            return Sym(name)
+    return Sym(name)
+
+
+def _deeper(nesting: int) -> int:
+    if nesting >= MAX_NESTING:
+        raise NotAMessage(f"functions or subgraphs are nested more than {MAX_NESTING} deep")
+    return nesting + 1
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def opsets_of(imports: Sequence[Message]) -> dict[str, int]:
+    """Operator set versions by domain."""
+    return {_domain(one.get("domain", "")): one.get("version", 0) for one in imports}
+
+
+def _identity(function: Message, name: str) -> tuple[str, str, str]:
+    return _domain(function.get("domain", "")), function.get(name, ""), function.get("overload", "")
+
+
+def _trimmed(names: Sequence[str]) -> list[str]:
+    """Without optional operands or results that are left out at the end."""
+    found = list(names)
+    while found and not found[-1]:
+        found.pop()
+    return found
+
+
+def _guessed(attribute: Message) -> int:
+    """The type of an attribute that does not say it (files from before ONNX 1.0.1)."""
+    kinds = {"f": 1, "i": 2, "s": 3, "t": 4, "g": 5, "floats": 6, "ints": 7, "strings": 8}
+    return next((kind for field, kind in kinds.items() if field in attribute), 0)
+
+
+def _text(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _default(name: str, kind: int, value: Any) -> bytes:
+    """A default from the table, encoded as the same attribute would be if it had been given."""
+    found = _DEFAULTS.get(id(value))
+    if found is None or found[0] is not value:
+        found = _DEFAULTS[id(value)] = (value, encode(name) + encode([kind, value]))
+    return found[1]
+
+
+@cache
+def _table() -> Mapping[str, list[tuple[int, dict[str, list[Any]]]]]:
+    text = files("farm.programs").joinpath("onnx_operators.json").read_bytes()
+    table: Mapping[str, list[tuple[int, dict[str, list[Any]]]]] = json.loads(text)["operators"]
+    return table

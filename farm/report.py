@@ -1,0 +1,229 @@
+"""The report of a sweep: one HTML file that stands alone (styles, charts and script inside, no network).
+
+Everything that came from users (model names, settings, failure messages) is escaped, by Jinja's autoescape in the
+template and by the charts themselves; a content policy in the page forbids whatever might slip through.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from farm.errors import Unavailable
+from farm.human import count_of, human_seconds, human_size, human_time, short, value_text
+from farm.report_charts import Dot, Lane, cost_bar, lanes, scatter, swatch
+from farm.sweep_results import SweepResults, TrialResult
+from farm.sweep_rows import Row, cell, label, rows_of, telling
+from farm.sweeps import Dimension
+from farm.version import __version__
+
+MOST_TRIALS = 2000
+"""Configurations that are listed one by one; a larger grid is listed by its distinct builds alone."""
+
+
+def write_report(path: Path, found: SweepResults) -> None:
+    """Write the report, whole or not at all. ``Unavailable`` when ``path`` cannot be written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(render(found), "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise Unavailable(
+            f"the report {path} cannot be written: {error.strerror or error}", "name another file with --report"
+        ) from error
+
+
+def render(found: SweepResults) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("farm", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("sweep.html.j2").render(_page(found)) + "\n"
+
+
+def _page(found: SweepResults) -> dict[str, Any]:
+    """All that the template needs, in words."""
+    rows = rows_of(found)
+    named = telling(rows, found.grid)
+    targets = list(dict.fromkeys(result.trial.target for result in found.trials))
+    return {
+        "sweep": found.sweep.id,
+        "state": found.state,
+        "created": human_time(found.sweep.created),
+        "version": __version__,
+        "toolchains": _toolchains(found),
+        "models": [PurePath(path).name for path in found.sweep.spec.get("models", ())],
+        "figures": _figures(found),
+        "findings": _findings(rows, named, found),
+        "cost": Markup(cost_bar(found.spent, found.saved)),
+        "spent": human_seconds(found.spent),
+        "saved": human_seconds(found.saved),
+        "legend": [(name, Markup(swatch(n))) for n, name in enumerate(targets)],
+        "charts": _charts(rows, named, targets),
+        "dimensions": [dimension.name for dimension in named],
+        "rows": [_row(row, named) for row in rows],
+        "failures": _failures(rows, named),
+        "fixed": {name: value_text(value) for name, value in found.sweep.spec.get("settings", {}).items()},
+        "grid": [(d.name, ", ".join(value_text(value) for value in d.values)) for d in found.grid],
+        "trials": [_trial(result, found.grid) for result in found.trials] if len(found.trials) <= MOST_TRIALS else [],
+        "asked": len(found.trials),
+    }
+
+
+def _toolchains(found: SweepResults) -> list[str]:
+    """Of the engines: a trial does not know which toolchain its target came to."""
+    every = (str(result.engine.manifest.get("toolchain", "")) for result in found.trials if result.engine)
+    return sorted({name for name in every if name})
+
+
+def _figures(found: SweepResults) -> list[tuple[str, str]]:
+    counts = dict(found.counts)
+    figures = [(f"{counts.pop('asked'):,}", "configurations"), (f"{counts.pop('distinct'):,}", "distinct builds")]
+    figures.append((f"{counts.pop('engines'):,}", "distinct engines"))
+    return figures + [(f"{number:,}", name) for name, number in counts.items()]
+
+
+def _findings(rows: Sequence[Row], named: Sequence[Dimension], found: SweepResults) -> list[str]:
+    """What the results come to, in sentences that are true of them."""
+    told = []
+    idle = [d.name for d in found.grid if len(d.values) > 1 and d.name not in {n.name for n in named}]
+    if idle:
+        told.append(
+            f"{_listed(idle)} made no difference: {count_of(len(found.trials), 'configuration')} "
+            f"came to {count_of(len(found.distinct), 'distinct build')}."
+        )
+    for model, mine in _by_model(rows).items():
+        told += _extremes(model, mine, named)
+    return told
+
+
+def _extremes(model: str, rows: Sequence[Row], named: Sequence[Dimension]) -> list[str]:
+    """How far sizes and build times of one model lie apart, with the settings at the small end."""
+    built = [row for row in rows if row.result.engine]
+    if len(built) < 2:
+        return []
+    told = []
+    for what, measure, words in (("Engines", _size, human_size), ("Builds", _seconds, human_seconds)):
+        low, high = min(built, key=measure), max(built, key=measure)
+        if measure(high) > measure(low) * 1.02:
+            told.append(
+                f"{what} of {PurePath(model).name}: from {words(measure(low))} ({label(low, named)}, "
+                f"{low.result.trial.target}) to {words(measure(high))} ({label(high, named)}, "
+                f"{high.result.trial.target})."
+            )
+        else:
+            told.append(f"{what} of {PurePath(model).name}: all about {words(measure(high))}.")
+    return told
+
+
+def _size(row: Row) -> float:
+    return float(row.result.engine.size) if row.result.engine else 0.0
+
+
+def _seconds(row: Row) -> float:
+    return row.result.build_seconds
+
+
+def _by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    models: dict[str, list[Row]] = {}
+    for row in rows:
+        models.setdefault(row.result.trial.model, []).append(row)
+    return models
+
+
+def _charts(rows: Sequence[Row], named: Sequence[Dimension], targets: Sequence[str]) -> list[dict[str, Any]]:
+    charts = []
+    for model, mine in _by_model(rows).items():
+        built = [row for row in mine if row.result.engine]
+        if not built:
+            continue
+        dots = [_dot(row, named, targets) for row in built]
+        by_label: dict[str, list[Dot]] = {}
+        for row, dot in zip(built, dots, strict=True):
+            by_label.setdefault(label(row, named), []).append(dot)
+        name = PurePath(model).name
+        charts.append(
+            {
+                "model": name,
+                "scatter": Markup(scatter(dots, f"{name}: engine size against build time")),
+                "lanes": Markup(
+                    lanes([Lane(words, tuple(some)) for words, some in by_label.items()], f"{name}: by settings")
+                ),
+            }
+        )
+    return charts
+
+
+def _dot(row: Row, named: Sequence[Dimension], targets: Sequence[str]) -> Dot:
+    target = row.result.trial.target
+    words = f"{target}: {label(row, named)}: {human_size(_size(row))}, {human_seconds(_seconds(row))}"
+    return Dot(targets.index(target), _size(row), _seconds(row), words)
+
+
+def _row(row: Row, named: Sequence[Dimension]) -> dict[str, Any]:
+    result = row.result
+    return {
+        "shared": row.shared,
+        "model": PurePath(result.trial.model).name,
+        "target": result.trial.target,
+        "cells": [cell(row, dimension.name) for dimension in named],
+        "outcome": result.outcome,
+        **_engine(result),
+    }
+
+
+def _engine(result: TrialResult) -> dict[str, Any]:
+    """Words for people, and the numbers that the columns are sorted by."""
+    engine = result.engine
+    return {
+        "size": human_size(engine.size) if engine else "",
+        "bytes": engine.size if engine else 0,
+        "took": human_seconds(result.build_seconds) if engine else "",
+        "seconds": round(result.build_seconds, 4),
+        "engine": short(engine.digest) if engine else "",
+        "digest": engine.digest if engine else "",
+    }
+
+
+def _trial(result: TrialResult, grid: Sequence[Dimension]) -> dict[str, Any]:
+    trial = result.trial
+    return {
+        "number": trial.number,
+        "model": PurePath(trial.model).name,
+        "target": trial.target,
+        "settings": _settings(trial.settings, grid),
+        "outcome": result.outcome,
+        "same_as": result.same_as,
+        "engine": short(result.engine.digest) if result.engine else "",
+    }
+
+
+def _settings(settings: Mapping[str, Any], grid: Sequence[Dimension]) -> str:
+    return ", ".join(f"{d.name} {value_text(settings.get(d.name))}" for d in grid) or "as given"
+
+
+def _failures(rows: Sequence[Row], named: Sequence[Dimension]) -> list[dict[str, Any]]:
+    """Each reason once, with the builds that it ended."""
+    reasons: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in rows:
+        result = row.result
+        if result.error:
+            told = {"outcome": result.outcome, "why": result.error, "hint": result.hint, "what": []}
+            item = reasons.setdefault((result.outcome, result.error, result.hint), told)
+            trial = result.trial
+            item["what"].append(f"{PurePath(trial.model).name} for {trial.target} ({label(row, named)})")
+    return list(reasons.values())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

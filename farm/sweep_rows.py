@@ -1,0 +1,83 @@
+"""A sweep's results in rows: one for each distinct build, its configurations folded into what matters. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.human import value_text
+from farm.sweep_results import SweepResults, TrialResult
+from farm.sweeps import Dimension, fold
+
+ANY = "any"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: a result, the trials that share it, and its cell in each dimension (or one text for all of them)."""
+
+    result: TrialResult
+    shared: int
+    cells: Mapping[str, str] | str
+
+
+def rows_of(found: SweepResults, every: bool = False) -> list[Row]:
+    """One row a distinct build, or one a trial."""
+    grid = found.grid
+    groups: dict[int, list[TrialResult]] = {}
+    for result in found.trials:
+        number = result.trial.number
+        groups.setdefault(number if every else result.same_as or number, []).append(result)
+    return [Row(members[0], len(members), _cells(members, grid)) for members in groups.values()]
+
+
+def _cells(members: Sequence[TrialResult], grid: Sequence[Dimension]) -> dict[str, str] | str:
+    points = [point(result, grid) for result in members]
+    if len(points) == 1:
+        return {name: value_text(value) for name, value in points[0].items()}
+    folded = fold(points, grid)
+    if folded is None:
+        more = f" and {len(points) - 1} more"
+        return " ".join(f"{name}={value_text(value)}" for name, value in points[0].items()) + more
+    return {d.name: _values(folded[d.name]) if d.name in folded else _whole(d) for d in grid}
+
+
+def _whole(dimension: Dimension) -> str:
+    return ANY if len(dimension.values) > 1 else value_text(dimension.values[0])
+
+
+def point(result: TrialResult, grid: Sequence[Dimension]) -> dict[str, Any]:
+    """A trial's value in each dimension."""
+    return {dimension.name: result.trial.settings.get(dimension.name) for dimension in grid}
+
+
+def _values(values: Sequence[Any]) -> str:
+    whole = all(type(value) is int for value in values)
+    if whole and len(values) > 2 and list(values) == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]}..{values[-1]}"
+    return ",".join(value_text(value) for value in values)
+
+
+def telling(rows: Sequence[Row], grid: Sequence[Dimension]) -> list[Dimension]:
+    """The dimensions that tell rows apart; the others made no difference, or do not vary."""
+    return [d for d in grid if len({cell(row, d.name) for row in rows}) > 1]
+
+
+def cell(row: Row, name: str) -> str:
+    """A row's cell in one dimension, or the one text that it has for all of them."""
+    return row.cells if isinstance(row.cells, str) else row.cells[name]
+
+
+def label(row: Row, named: Sequence[Dimension]) -> str:
+    """The settings of a row in a few words: a boolean by its name where it is set, nothing where it is not."""
+    if isinstance(row.cells, str):
+        return row.cells
+    words = []
+    for dimension in named:
+        text = cell(row, dimension.name)
+        if text == "true":
+            words.append(dimension.name)
+        elif text not in ("false", ANY):
+            words.append(f"{dimension.name} {text}")
+    return ", ".join(words) or "defaults"

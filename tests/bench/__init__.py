@@ -1,0 +1,1 @@
+"""The benchmarks: ``make bench``. Each row is a ratio against a peer or a limit, measured in one run."""

@@ -1,0 +1,150 @@
+"""How things are measured: repeated, the least taken, since what else runs on a machine can only make them slower."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+class Unavailable(Exception):
+    """What a row needs is not on this machine; the row is skipped with these words."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. ``limit`` is in ``unit``, like ``value``; ``ratio`` is the value by the figure that ``against``
+    names (a peer's, else the limit). ``ok`` is ``None`` where there is nothing to be held to."""
+
+    name: str
+    value: float | None
+    unit: str
+    limit: float | None
+    against: str
+    ratio: float | None
+    ok: bool | None
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Times:
+    """Repeated measurements of one thing, in seconds."""
+
+    all: tuple[float, ...]
+
+    @property
+    def least(self) -> float:
+        return min(self.all)
+
+    def said(self, scale: float = 1.0, unit: str = "s") -> str:
+        middle = median(self.all)
+        return f"least of {len(self.all)}; median {middle * scale:.3g} {unit}, most {max(self.all) * scale:.3g} {unit}"
+
+
+def limited(name: str, value: float, unit: str, limit: float, note: str = "", against: str = "") -> Row:
+    """A figure that must not exceed ``limit``."""
+    return Row(name, value, unit, limit, against or f"the limit of {limit:g} {unit}", value / limit, value <= limit, note)
+
+
+def beside(name: str, value: float, unit: str, peer: str, figure: float, most: float | None, note: str = "") -> Row:
+    """A figure that must be at most ``most`` times a peer's, measured in the same run (``None``: only shown)."""
+    limit = None if most is None else most * figure
+    ok = None if limit is None else value <= limit
+    return Row(name, value, unit, limit, f"{peer}: {figure:.4g} {unit}", value / figure, ok, note)
+
+
+def shown(name: str, value: float, unit: str, note: str = "") -> Row:
+    """A figure without a limit."""
+    return Row(name, value, unit, None, "", None, None, note)
+
+
+def skipped(name: str, why: str) -> Row:
+    return Row(name, None, "", None, "", None, None, f"skipped: {why}")
+
+
+def repeated(action: Callable[[], object], repeats: int) -> Times:
+    """Time ``action`` so many times, after once that does not count."""
+    action()
+    return Times(tuple(timed(action) for _ in range(repeats)))
+
+
+def alternated(one: Callable[[], object], other: Callable[[], object], repeats: int) -> tuple[Times, Times]:
+    """Time both in turns, so that whatever slows the machine down slows both."""
+    one(), other()
+    pairs = [(timed(one), timed(other)) for _ in range(repeats)]
+    return Times(tuple(pair[0] for pair in pairs)), Times(tuple(pair[1] for pair in pairs))
+
+
+def timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Process:
+    """A command's runs: wall-clock and processor time of each, from start to end."""
+
+    wall: Times
+    cpu: Times
+
+    def said(self) -> str:
+        return f"{self.wall.said()}; processor time {self.cpu.least:.3g} s"
+
+
+def processes(
+    command: Sequence[str | Path],
+    repeats: int,
+    env: Mapping[str, str] | None = None,
+    before: Callable[[], object] = lambda: None,
+) -> Process:
+    """Run ``command`` so many times, after once that does not count; ``before`` runs, untimed, before each."""
+    runs = []
+    for _ in range(repeats + 1):
+        before()
+        runs.append(_run(command, env))
+    return Process(Times(tuple(run[0] for run in runs[1:])), Times(tuple(run[1] for run in runs[1:])))
+
+
+def _run(command: Sequence[str | Path], env: Mapping[str, str] | None) -> tuple[float, float]:
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    output(command, env)
+    wall = time.perf_counter() - started
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime
+
+
+def output(command: Sequence[str | Path], env: Mapping[str, str] | None = None, timeout: float = 900) -> str:
+    """Run ``command`` to its end and give its standard output; ``Unavailable`` with its last words if it fails."""
+    done = subprocess.run(
+        [*map(str, command)], env=clean(env), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
+        raise Unavailable(f"{Path(command[0]).name} failed: {lines[-1]}")
+    return done.stdout
+
+
+def clean(env: Mapping[str, str] | None) -> dict[str, str]:
+    """The environment of a user who has configured nothing."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
+    return kept | {"NO_COLOR": "1"} | dict(env or {})
+
+
+@contextmanager
+def folder(where: Path) -> Iterator[Path]:
+    """A temporary folder in ``where``."""
+    with tempfile.TemporaryDirectory(prefix="run-", dir=where) as name:
+        yield Path(name)

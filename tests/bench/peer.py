@@ -1,0 +1,112 @@
+"""Torch-TensorRT's genuine ``get_hash`` beside farm's digest of the same live graphs.
+
+``python -m tests.bench.peer WHEEL PROGRAM``, in a process of its own: imports torch, and runs the wheel's
+``_engine_cache.py`` straight from the wheel. What that file imports of its own package (a type, a dataclass, the list of
+engine-invariant settings) is given to it: the package itself wants TensorRT and a GPU. The list is read from the wheel.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+import types
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.fx import GraphModule
+
+from farm.compilation import CompilationSettings
+from farm.programs.live import subgraph_digest
+from tests.bench.export import Decoder
+from tests.bench.measure import alternated
+
+CACHE_MODULE = "torch_tensorrt/dynamo/_engine_cache.py"
+SETTINGS_MODULE = "torch_tensorrt/dynamo/_settings.py"
+INVARIANT = "_SETTINGS_TO_BE_ENGINE_INVARIANT"
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input's spec, with the fields of ``torch_tensorrt.Input`` that either side reads."""
+
+    shape: Mapping[str, Sequence[int]]
+    dtype: Any
+    name: str = ""
+    shape_mode: str = "dynamic"
+    format: str = "contiguous"
+    is_shape_tensor: bool = False
+
+
+def genuine(wheel: Path) -> Any:
+    """``BaseEngineCache`` as the wheel has it."""
+    with zipfile.ZipFile(wheel) as archive:
+        cache, settings = archive.read(CACHE_MODULE).decode(), archive.read(SETTINGS_MODULE).decode()
+    for name in ("torch_tensorrt", "torch_tensorrt.dynamo"):
+        _module(name, __path__=[])
+    _module("torch_tensorrt._Input", Input=Input)
+    _module(
+        "torch_tensorrt.dynamo._settings",
+        CompilationSettings=CompilationSettings,
+        **{INVARIANT: invariant_names(settings)},
+    )
+    found = _module("torch_tensorrt.dynamo._engine_cache")
+    exec(compile(cache, str(wheel / CACHE_MODULE), "exec"), found.__dict__)
+    return found.BaseEngineCache
+
+
+def _module(name: str, **content: Any) -> types.ModuleType:
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__dict__.update(content)
+    return module
+
+
+def invariant_names(source: str) -> set[str]:
+    """The set that the wheel's settings module names, not run but read."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == INVARIANT:
+            return set(ast.literal_eval(node.value))
+    raise ValueError(f"{SETTINGS_MODULE} has no {INVARIANT}")
+
+
+def lowered(program: torch.export.ExportedProgram) -> GraphModule:
+    """The graph as Torch-TensorRT's lowering leaves it: core ATen, parameters as attributes."""
+    return program.run_decompositions().module(check_guards=False)
+
+
+def graphs(long: Path) -> dict[str, tuple[GraphModule, list[Input]]]:
+    """A block of a dozen nodes, one layer of a decoder, and the whole long program."""
+    block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(7200, 10))
+    exported = torch.export.export(block.eval(), (torch.randn(1, 3, 32, 32),))
+    image = [Input(dict.fromkeys(("min_shape", "opt_shape", "max_shape"), (1, 3, 32, 32)), torch.float32, "x")]
+    ranges = {"tokens": {0: Dim("batch", min=1, max=8), 1: Dim("length", min=2, max=256)}}
+    layer = torch.export.export(Decoder(1).eval(), (torch.randint(0, 512, (2, 16)),), dynamic_shapes=ranges)
+    tokens = [Input({"min_shape": (1, 2), "opt_shape": (2, 16), "max_shape": (8, 256)}, torch.int64, "tokens")]
+    return {
+        "block": (lowered(exported), image),
+        "layer": (lowered(layer), tokens),
+        "program": (lowered(torch.export.load(long)), tokens),
+    }
+
+
+def main(wheel: Path, long: Path, repeats: int) -> None:
+    cache, settings = genuine(wheel), CompilationSettings()
+    found = {}
+    for name, (module, specs) in graphs(long).items():
+        ours, theirs = alternated(
+            lambda module=module, specs=specs: subgraph_digest(module, specs).structure_digest,
+            lambda module=module, specs=specs: cache.get_hash(module, specs, settings),
+            repeats,
+        )
+        found[name] = {"nodes": len(module.graph.nodes), "ours": ours.all, "theirs": theirs.all}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,110 @@
+"""What the contract suites need: a database of their own on a PostgreSQL that runs, or the reason why not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite(
+    "index_things", "contract_engines", "contract_builds", "contract_keeping", "contract_races", "contract_machine"
+)
+pytest.register_assert_rewrite("store_contract")
+
+SERVERS = ("postgresql://postgres@127.0.0.1:5432", "postgresql://root@127.0.0.1:5432")
+
+
+def reachable_server() -> str:
+    """The first server that lets us make databases. A missing one is a skip here, and a failure in CI."""
+    psycopg = pytest.importorskip("psycopg")
+    reasons = []
+    for server in SERVERS:
+        try:
+            with psycopg.connect(f"{server}/postgres", connect_timeout=5):
+                return server
+        except psycopg.OperationalError as error:
+            reasons.append(f"{server}: {str(error).splitlines()[0]}")
+    message = "no PostgreSQL to test with: " + "; ".join(reasons)
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+class Server:
+    """Makes databases, and drops them at the end."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._made: list[str] = []
+
+    def sql(self, *statements: str) -> None:
+        import psycopg
+
+        with psycopg.connect(f"{self.address}/postgres", autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def database(self) -> str:
+        """A new and empty database's URL."""
+        name = f"farm_test_{uuid.uuid4().hex[:12]}"
+        self.sql(f"CREATE DATABASE {name}")
+        self._made.append(name)
+        return f"{self.address}/{name}"
+
+    def drop_all(self) -> None:
+        for name in self._made:
+            self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    server = Server(reachable_server())
+    yield server
+    server.drop_all()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgresql: Server) -> str:
+    """One migrated database; each test empties it first."""
+    from farm.db.migrate import upgrade
+
+    url = postgresql.database()
+    assert upgrade(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database to copy: Alembic takes longer than most tests."""
+    from farm.db.index import SqlIndex
+
+    path = tmp_path_factory.mktemp("migrated") / "farm.db"
+    SqlIndex(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    path = tmp_path / "farm.db"
+    shutil.copyfile(migrated_sqlite, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql_url(migrated_postgresql: str) -> str:
+    empty(migrated_postgresql)
+    return migrated_postgresql
+
+
+def empty(url: str) -> None:
+    import psycopg
+
+    from farm.db.models import metadata
+
+    names = ", ".join(metadata.tables)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")

@@ -1,0 +1,61 @@
+"""The index on SQLite keeps the contract."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contract_builds import AskingContract, MakingContract
+from contract_engines import EnginesContract
+from contract_keeping import KeepingContract
+from contract_machine import SETTINGS, BuildsMachine
+from contract_races import RacesContract
+from hypothesis.stateful import run_state_machine_as_test
+
+from farm.db.index import SqlIndex
+
+
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+@pytest.fixture
+def index(url: str) -> Iterator[SqlIndex]:
+    index = SqlIndex(url)
+    yield index
+    index.close()
+
+
+class TestEngines(EnginesContract):
+    pass
+
+
+class TestAsking(AskingContract):
+    pass
+
+
+class TestMaking(MakingContract):
+    pass
+
+
+class TestKeeping(KeepingContract):
+    pass
+
+
+class TestRaces(RacesContract):
+    pass
+
+
+def test_any_order_of_calls_keeps_to_the_model(migrated_sqlite: Path, tmp_path: Path) -> None:
+    class Machine(BuildsMachine):
+        @staticmethod
+        def open_index() -> SqlIndex:
+            for old in tmp_path.glob("farm.db*"):
+                old.unlink()
+            shutil.copyfile(migrated_sqlite, tmp_path / "farm.db")
+            return SqlIndex(f"sqlite:///{tmp_path / 'farm.db'}")
+
+    run_state_machine_as_test(Machine, settings=SETTINGS)

@@ -1,0 +1,1 @@
+"""Hand-made pairs of programs that are one, and of programs that are not."""

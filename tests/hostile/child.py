@@ -1,0 +1,114 @@
+"""The process in which the suite lets torch load hostile archives. Run as a script.
+
+Jobs come as JSON lines: ``{"file": …, "export": bool, "path": […]}``; each is done in a fork of its own, so
+that one that dies or hangs harms no other and torch is imported once. An answer tells what came of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from typing import Any
+
+import torch
+import torch.onnx._internal.exporter._compat  # imported here so that no fork has to
+from torch._export.serde import serialize
+
+LIMIT_S = 60.0
+
+
+def load(job: dict[str, Any]) -> dict[str, Any]:
+    sys.path[:0] = job.get("path", [])
+    program = torch.export.load(job["file"])
+    answer: dict[str, Any] = {"loaded": True}
+    if job.get("describe"):
+        answer["graph"] = str(program.graph)
+        answer["signature"] = str(program.graph_signature)
+        answer["ranges"] = str(program.range_constraints)
+        answer["calls"] = str(program.module_call_graph)
+        answer["state"] = {name: digest(value) for name, value in (program.state_dict | program.constants).items()}
+    if job.get("run"):
+        arguments, keywords = program.example_inputs
+        answer["ran"] = str(program.module()(*arguments, **keywords))
+    if job.get("export"):
+        answer["onnx"] = export(program)
+    return answer
+
+
+def digest(tensor: torch.Tensor) -> str:
+    content = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return f"{tensor.dtype} {tuple(tensor.shape)} {tensor.stride()} {hashlib.sha256(content).hexdigest()}"
+
+
+def export(program: torch.export.ExportedProgram) -> str:
+    """The digest of the ONNX model's bytes."""
+    from torch._export.utils import _get_shape_env_from_gm
+
+    environment = _get_shape_env_from_gm(program.graph_module)
+    for table in ("var_to_range", "backed_var_to_val", "var_to_range_sloc"):
+        entries = getattr(environment, table, None)
+        if isinstance(entries, dict):
+            for key in [key for key in entries if not getattr(key, "is_Symbol", True)]:
+                del entries[key]
+    converted = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
+    return hashlib.sha256(converted.model_proto.SerializeToString(deterministic=True)).hexdigest()
+
+
+def attempt(job: dict[str, Any], answer: int) -> None:
+    """Do the job in this fork, and write what came of it."""
+    try:
+        told = load(job)
+    except BaseException as error:
+        lines = traceback.format_exception(error)
+        told = {"error": f"{type(error).__name__}: {error}"[-2000:], "trace": "".join(lines)[-6000:]}
+    with os.fdopen(answer, "w") as pipe:
+        json.dump(told, pipe)
+    os._exit(0)
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        attempt(job, writer)
+    os.close(writer)
+    status = wait(pid, time.monotonic() + float(job.get("limit", LIMIT_S)))
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    return json.loads(text) if text else {"error": "ended without an answer", "status": status}
+
+
+def wait(pid: int, deadline: float) -> int:
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    assert serialize is not None
+    answers = os.fdopen(os.dup(1), "w")
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        os.dup2(nowhere.fileno(), 1)
+        print(json.dumps({"ready": torch.__version__}), file=answers, flush=True)
+        for line in sys.stdin:
+            print(json.dumps(run(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""A stand-in for NVIDIA's ``tensorrt`` module: the part of its Python API that the builder's child uses.
+
+Plain TensorRT cannot be had where the tests run. This module has the same names, takes the same calls, keeps and
+gives back what it is told, and answers as TensorRT does where that is documented: ``None`` for a build that
+failed, ``-1`` for a profile it does not take, a line in the log and the old value for a setting it does not take.
+
+A model for it is a file that holds ``STANDIN{…}NIDNATS`` with a description in JSON: ``inputs``, ``outputs`` (name,
+dtype, shape), and how to behave.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import json
+import os
+import re
+import time
+from typing import Any
+
+__version__ = "10.14.1.48"
+
+
+class ILogger:
+    class Severity(enum.IntEnum):
+        INTERNAL_ERROR = 0
+        ERROR = 1
+        WARNING = 2
+        INFO = 3
+        VERBOSE = 4
+
+    def __init__(self) -> None:
+        pass
+
+    def log(self, severity: Any, text: str) -> None:
+        raise NotImplementedError
+
+
+ERROR, WARNING, INFO, VERBOSE = (ILogger.Severity(number) for number in (1, 2, 3, 4))
+
+
+class BuilderFlag(enum.IntEnum):
+    FP16 = 0
+    INT8 = 1
+    DEBUG = 2
+    GPU_FALLBACK = 3
+    REFIT = 4
+    DISABLE_TIMING_CACHE = 5
+    TF32 = 7
+    SPARSE_WEIGHTS = 8
+    VERSION_COMPATIBLE = 13
+    EXCLUDE_LEAN_RUNTIME = 14
+    FP8 = 15
+    BF16 = 17
+    STRIP_PLAN = 19
+    REFIT_IDENTICAL = 20
+    WEIGHT_STREAMING = 21
+
+
+if os.environ.get("STANDIN_OLD"):  # a version that lacks a flag
+    BuilderFlag = enum.IntEnum(  # type: ignore[misc]
+        "BuilderFlag", {flag.name: flag.value for flag in BuilderFlag if flag.name != "REFIT_IDENTICAL"}
+    )
+
+
+class NetworkDefinitionCreationFlag(enum.IntEnum):
+    EXPLICIT_BATCH = 0
+    STRONGLY_TYPED = 1
+
+
+class EngineCapability(enum.IntEnum):
+    STANDARD = 0
+    SAFETY = 1
+    DLA_STANDALONE = 2
+
+
+class HardwareCompatibilityLevel(enum.IntEnum):
+    NONE = 0
+    AMPERE_PLUS = 1
+    SAME_COMPUTE_CAPABILITY = 2
+
+
+class RuntimePlatform(enum.IntEnum):
+    SAME_AS_BUILD = 0
+    WINDOWS_AMD64 = 1
+
+
+class TilingOptimizationLevel(enum.IntEnum):
+    NONE = 0
+    FAST = 1
+    MODERATE = 2
+    FULL = 3
+
+
+if os.environ.get("STANDIN_OLD"):
+    del TilingOptimizationLevel
+
+
+class DeviceType(enum.IntEnum):
+    GPU = 0
+    DLA = 1
+
+
+class MemoryPoolType(enum.IntEnum):
+    WORKSPACE = 0
+    DLA_MANAGED_SRAM = 1
+    DLA_LOCAL_DRAM = 2
+    DLA_GLOBAL_DRAM = 3
+
+
+class DataType(enum.IntEnum):
+    FLOAT = 0
+    HALF = 1
+    INT64 = 2
+
+
+class IProgressMonitor:
+    def __init__(self) -> None:
+        pass
+
+
+class Memory(bytes):
+    """``IHostMemory``: bytes by the buffer protocol."""
+
+
+class ITimingCache:
+    HEADER = b"timings of standin:"
+
+    def __init__(self, entries: bytes) -> None:
+        self.entries = entries
+
+    def serialize(self) -> Memory:
+        return Memory(self.HEADER + self.entries)
+
+
+class Tensor:
+    def __init__(self, name: str, dtype: str, shape: list[int], shape_tensor: bool = False) -> None:
+        self.name, self.dtype, self.shape = name, DataType[dtype], tuple(shape)
+        self.is_shape_tensor = shape_tensor
+
+
+class Network:
+    def __init__(self, flags: int) -> None:
+        self.name, self.flags = "Unnamed Network 0", flags
+        self.model: dict[str, Any] = {}
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+
+    num_inputs = property(lambda self: len(self.inputs))
+    num_outputs = property(lambda self: len(self.outputs))
+
+    def get_input(self, index: int) -> Tensor:
+        return self.inputs[index]
+
+    def get_output(self, index: int) -> Tensor:
+        return self.outputs[index]
+
+    def add_input(self, name: str, dtype: DataType, shape: tuple[int, ...]) -> Tensor:
+        self.inputs.append(Tensor(name, dtype.name, list(shape)))
+        return self.inputs[-1]
+
+    def add_identity(self, tensor: Tensor) -> Any:
+        class Layer:
+            def get_output(self, index: int) -> Tensor:
+                return Tensor("identity", tensor.dtype.name, list(tensor.shape))
+
+        return Layer()
+
+    def mark_output(self, tensor: Tensor) -> None:
+        self.outputs.append(tensor)
+
+
+class ParserError:
+    def __init__(self, told: dict[str, str]) -> None:
+        self.told = told
+
+    def desc(self) -> str:
+        return self.told["text"]
+
+    def node_name(self) -> str:
+        return self.told.get("node_name", "")
+
+    def node_operator(self) -> str:
+        return self.told.get("node_operator", "")
+
+
+class OnnxParser:
+    def __init__(self, network: Network, logger: ILogger) -> None:
+        self.network, self.logger = network, logger
+        self.errors: list[ParserError] = []
+
+    num_errors = property(lambda self: len(self.errors))
+
+    def get_error(self, index: int) -> ParserError:
+        return self.errors[index]
+
+    def parse_from_file(self, path: str) -> bool:
+        with open(path, "rb") as file:
+            found = re.search(rb"STANDIN(\{.*\})NIDNATS", file.read(), re.DOTALL)
+        model = json.loads(found[1]) if found else {}
+        self.network.model = model
+        self.network.inputs = [Tensor(*binding) for binding in model.get("inputs", [])]
+        self.network.outputs = [Tensor(*binding) for binding in model.get("outputs", [])]
+        self.errors = [ParserError(told) for told in model.get("parse_errors", [])]
+        for error in self.errors:
+            self.logger.log(ERROR, f"ModelImporter: {error.desc()}")
+        return not self.errors
+
+
+class Profile:
+    def __init__(self) -> None:
+        self.shapes: dict[str, Any] = {}
+
+    def set_shape(self, name: str, low: Any, best: Any, high: Any) -> None:
+        self.shapes[name] = (low, best, high)
+
+    def set_shape_input(self, name: str, low: Any, best: Any, high: Any) -> None:
+        self.shapes[name] = ("values", low, best, high)
+
+
+class BuilderConfig:
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
+        self._flags = {BuilderFlag.TF32}
+        self._pools = dict.fromkeys(MemoryPoolType, 24 * 2**30)
+        self._cache: ITimingCache | None = None
+        self.refused: list[str] = []
+        self.profiles: list[Profile] = []
+        self.builder_optimization_level = 3
+        self.avg_timing_iterations = 1
+        self.max_aux_streams = -1
+        self.l2_limit_for_tiling = 0
+        if not os.environ.get("STANDIN_OLD"):
+            self.tiling_optimization_level = TilingOptimizationLevel.NONE
+        self.engine_capability = EngineCapability.STANDARD
+        self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
+        self.default_device_type = DeviceType.GPU
+        self.DLA_core = -1
+        self.progress_monitor: Any = None
+        self._platform = RuntimePlatform.SAME_AS_BUILD
+
+    @property
+    def runtime_platform(self) -> RuntimePlatform:
+        return self._platform
+
+    @runtime_platform.setter
+    def runtime_platform(self, platform: RuntimePlatform) -> None:
+        if os.environ.get("STANDIN_NO_WINDOWS"):
+            self._logger.log(ERROR, "IBuilderConfig::setRuntimePlatform: Error Code 3: API Usage Error (no)")
+            return
+        self._platform = platform
+
+    def set_flag(self, flag: BuilderFlag) -> None:
+        self._flags.add(flag)
+
+    def clear_flag(self, flag: BuilderFlag) -> None:
+        self._flags.discard(flag)
+
+    def get_flag(self, flag: BuilderFlag) -> bool:
+        return flag in self._flags
+
+    def set_memory_pool_limit(self, pool: MemoryPoolType, size: int) -> None:
+        self._pools[pool] = size
+
+    def get_memory_pool_limit(self, pool: MemoryPoolType) -> int:
+        return self._pools[pool]
+
+    def add_optimization_profile(self, profile: Profile) -> int:
+        for shapes in profile.shapes.values():
+            low, best, high = shapes[-3:]
+            if not all(a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
+                self._logger.log(ERROR, "IOptimizationProfile::isValid: MIN<=OPT<=MAX")
+                return -1
+        self.profiles.append(profile)
+        return len(self.profiles) - 1
+
+    def create_timing_cache(self, blob: bytes) -> ITimingCache | None:
+        if blob and not blob.startswith(ITimingCache.HEADER):
+            self._logger.log(ERROR, "ITimingCache::deserialize: the cache is of another version")
+            return None
+        return ITimingCache(blob[len(ITimingCache.HEADER) :])
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        if b"other device" in cache.entries and not ignore_mismatch:
+            return False
+        self._cache = cache
+        return True
+
+    def get_timing_cache(self) -> ITimingCache | None:
+        return self._cache
+
+
+class Builder:
+    def __init__(self, logger: ILogger) -> None:
+        if os.environ.get("STANDIN_NO_DRIVER"):
+            logger.log(ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        self.logger = logger
+
+    def create_network(self, flags: int = 0) -> Network:
+        return Network(flags)
+
+    def create_builder_config(self) -> BuilderConfig:
+        return BuilderConfig(self.logger)
+
+    def create_optimization_profile(self) -> Profile:
+        return Profile()
+
+    def build_serialized_network(self, network: Network, config: BuilderConfig) -> Memory | None:
+        model = network.model
+        for line in range(model.get("log_lines", 0)):
+            self.logger.log(INFO, f"line {line} of many")
+        self.logger.log(VERBOSE, "tactic 17 considered")
+        self._progress(config, model)
+        behave(model)
+        for text in model.get("build_errors", []):
+            self.logger.log(ERROR, text)
+        if model.get("build_errors"):
+            return None
+        if config.get_timing_cache() is not None:
+            config.get_timing_cache().entries += b" conv"  # type: ignore[union-attr]
+        told = {"name": network.name, "flags": network.flags, "profiles": [p.shapes for p in config.profiles]}
+        return Memory(b"ftrt" + json.dumps(told, sort_keys=True).encode() + b" " * model.get("padding", 0))
+
+    def _progress(self, config: BuilderConfig, model: dict[str, Any]) -> None:
+        monitor, steps = config.progress_monitor, model.get("steps", 2)
+        if monitor is None:
+            return
+        monitor.phase_start("Building", None, steps)
+        for step in range(steps):
+            monitor.phase_start("Inner", "Building", 2)
+            time.sleep(model.get("step_seconds", 0))
+            assert monitor.step_complete("Inner", 0) is True
+            monitor.phase_finish("Inner")
+            assert monitor.step_complete("Building", step) is True
+        monitor.phase_finish("Building")
+
+
+def behave(model: dict[str, Any]) -> None:
+    """Do what a model asks for: what native code does on a bad day."""
+    if "sleep" in model:
+        time.sleep(model["sleep"])
+    if "hang" in model:  # a native call that waits for ever and holds Python's lock
+        ctypes.PyDLL(None).pause()
+    if "signal" in model:
+        os.kill(os.getpid(), model["signal"])
+    if "allocate" in model:
+        held = [bytearray(b"x" * 2**20) for _ in range(model["allocate"])]
+        time.sleep(model.get("hold", 0))
+        del held
+    if "touch" in model:
+        with open(model["touch"], "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(60)
