@@ -133,13 +133,15 @@ def _toolchains(config: Config) -> list[Finding]:
 def _probed(toolchain: Toolchain) -> Finding:
     from farm.builders.discover import probe
 
-    trouble = probe(toolchain)
-    name = f"{toolchain}"
-    if trouble:
-        return Finding(
-            "toolchain", FAIL, f"{name} does not work: {trouble}", "install it anew: pip install 'farm[build]'"
-        )
-    return Finding("toolchain", OK, f"{name} works")
+    try:
+        probed = probe(toolchain)
+    except OSError as error:
+        return Finding("toolchain", FAIL, f"{toolchain} could not be tried: {error.strerror}", "free some memory")
+    if probed.failure is not None:
+        advice = probed.failure.hint or "install it anew: pip install 'farm[build]'"
+        return Finding("toolchain", FAIL, f"{toolchain} does not work: {probed.failure.message}", advice)
+    places = f" for {', '.join(probed.capabilities)}" if probed.capabilities else ""
+    return Finding("toolchain", OK, f"{toolchain} builds{places}")
 
 
 def _exporters() -> Finding:
@@ -187,6 +189,8 @@ def _database(config: Config, open_index: Callable[[Config], Index]) -> Finding:
             index.close()
     except FarmError as error:
         return Finding("database", FAIL, error.message, error.hint)
+    except OSError as error:
+        return Finding("database", FAIL, f"{place}: {error.strerror}", "set FARM_HOME to a folder you may write to")
     return Finding("database", OK, f"{place}, up to date, {stats.get('engines', 0)} engines")
 
 
@@ -214,7 +218,8 @@ def _folder(config: Config) -> Path | None:
 def _broker(config: Config) -> Finding:
     if config.embedded:
         return Finding("broker", OK, f"none: builds run in the asking process, {config.workers} at once")
-    return Finding("broker", WARN, f"{config.broker_url.rpartition('@')[2]}: not checked by this version")
+    place = config.broker_url.rpartition("@")[2]
+    return Finding("broker", FAIL, f"{place}: this version builds in process only", "unset FARM_BROKER_URL")
 
 
 def _size(count: float) -> str:

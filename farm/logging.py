@@ -1,10 +1,22 @@
-"""Logs: structlog over the standard library, to stderr, quiet unless asked; nothing is set up on import."""
+"""Logs: structlog, to stderr, quiet unless asked. Nothing is imported or set up before the first line is logged."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass
+class _Wish:
+    """How logs are to be written, once there is one."""
+
+    level: int = logging.WARNING
+    json: bool = False
+
+
+_wish = _Wish()
 
 
 class LazyLogger:
@@ -16,9 +28,7 @@ class LazyLogger:
 
     def __getattr__(self, method: str) -> Any:
         if self._logger is None:
-            import structlog
-
-            self._logger = structlog.get_logger(self._name)
+            self._logger = _make_logger(self._name)
         return getattr(self._logger, method)
 
 
@@ -28,22 +38,27 @@ def get_logger(name: str) -> LazyLogger:
 
 
 def configure(level: int = logging.WARNING, *, json: bool = False) -> None:
-    """Send everything at ``level`` and above to stderr: lines for people, or JSON lines for collectors."""
+    """Send everything at ``level`` and above to stderr: lines for people, or JSON lines for collectors.
+
+    To be called before the first line is logged; later calls change nothing for loggers already in use.
+    """
+    _wish.level, _wish.json = level, json
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _make_logger(name: str) -> Any:
     import structlog
 
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    lines = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
     )
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if not json else "iso"),
-            renderer,
+            structlog.processors.TimeStamper(fmt="iso" if _wish.json else "%H:%M:%S"),
+            structlog.processors.JSONRenderer() if _wish.json else lines,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(_wish.level),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    return structlog.get_logger(name)

@@ -123,9 +123,9 @@ class Farm:
         found = self.cache.lookup(identities)
         answers = [self._first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
         self._count(answers)
+        missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
+        self.index.record_parts([self._parts_with_outline(identity) for identity in missed])
         if not build:
-            missed = [key_parts(answer.identity) for answer in answers if answer.outcome is not Outcome.HIT]
-            self.index.record_parts(missed)
             return answers
         wanted = [
             n for n, answer in enumerate(answers) if answer.outcome is Outcome.MISSING or (force and not answer.error)
@@ -153,7 +153,6 @@ class Farm:
         """Queue or join a build for each. Programs first: a build must never wait for bytes that are not there."""
         if not answers:
             return []
-        self.index.record_parts([self._parts_with_outline(answer.identity) for answer in answers])
         requests = [self._request(answer.identity) for answer in answers]
         claims = self.index.claim_or_join(requests, "" if keep else self.waiter, force=force)
         self.dispatch.wake(self.index.waiting())
@@ -180,7 +179,7 @@ class Farm:
         )
 
     def _parts_with_outline(self, identity: Identity) -> KeyParts:
-        """What a build is made of, and where its program's outline lies (one a program and process)."""
+        """What a miss or a build is made of, and where its program's outline lies (one a program and process)."""
         if identity.path not in self._outlined:
             program = self.identifier.program(identity.model, identity.custom_ops)
             self._outlined[identity.path] = save_outline(outline_of(program), self.store)

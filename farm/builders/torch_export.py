@@ -18,6 +18,7 @@ import json
 import re
 import warnings
 import zipfile
+from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,10 @@ def resolves(names: list[str]) -> bool:
 
 def register_unknown_types(model: dict[str, Any]) -> None:
     """Register a placeholder for every container type of the program's inputs and outputs that pytree lacks."""
+    for name, fields in (model["graph_module"].get("treespec_namedtuple_fields") or {}).items():
+        if name not in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE:
+            stand_in = namedtuple(name.rpartition(".")[2], fields["field_names"], rename=True)  # type: ignore[misc]
+            pytree._register_namedtuple(stand_in, serialized_type_name=name)
     for name in sorted(unknown_types(model)):
         placeholder = type(name.rpartition(".")[2], (list,), {})
         pytree._register_pytree_node(

@@ -229,7 +229,7 @@ def build(
         raise BadInput("--no-build goes with neither --force nor --no-wait", "leave one of them out")
     profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
     asks = opt.asks(models, targets, settings, profiles, custom_ops, priority)
-    with opened() as farm:
+    with opened(building=not no_build) as farm:
         answers = farm.submit(asks, build=not no_build, force=force, keep=no_wait)
         if not (no_wait or no_build):
             answers = wait_for(farm, answers)

@@ -47,7 +47,7 @@ def _first(sweep: Path, report: Path, force: bool, as_json: bool) -> SweepResult
     from farm.report import write_report
     from farm.sweep_file import read_sweep
 
-    with opened() as farm:
+    with opened(building=True) as farm:
         plan = planned(farm, read_sweep(sweep))
         began = time.monotonic()
         started = sweeping.start(farm, plan, force=force)

@@ -84,7 +84,7 @@ def worker(
     What is unfinished then is handed back to the queue.
     """
     began = time.monotonic()
-    with opened(configured(concurrency=concurrency, host=name)) as farm:
+    with opened(configured(concurrency=concurrency, host=name), building=True) as farm:
         note(f"farm: building on {farm.config.host}, {count_of(farm.config.workers, 'build')} at once; Ctrl-C ends it")
         farm.dispatch.start()
         _work(farm, until_idle)

@@ -287,7 +287,7 @@ def retry(
     from farm.cli.showing import find_sweep_or_build
     from farm.cli.sweep import retry_sweep
 
-    with opened() as farm:
+    with opened(building=not no_wait) as farm:
         found = find_sweep_or_build(farm, ident)
         if found.sweep is not None:
             code = retry_sweep(farm, found.sweep, no_wait, as_json)

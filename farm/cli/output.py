@@ -67,6 +67,8 @@ STYLES = {
     "inert": "yellow",
     "refused": "red",
     "moot": "dim",
+    "yes": "green",
+    "no": "red",
 }
 
 

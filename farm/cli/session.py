@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(config: Config | None = None) -> Iterator[Farm]:
+def opened(config: Config | None = None, *, building: bool = False) -> Iterator[Farm]:
     """The configured farm. Ctrl-C withdraws this process from what it waits for before the farm is closed: builds
-    that nobody else wants are cancelled, and the state says so. A second Ctrl-C leaves at once."""
+    that nobody else wants are cancelled, and the state says so. A second Ctrl-C leaves at once. ``building`` sets up
+    the logs, which commands that only look have no need of."""
     from farm.config import load
     from farm.service import Farm
 
-    _quieten()
+    if building:
+        _quieten()
     with Farm.open(config or load()) as farm:
         try:
             yield farm

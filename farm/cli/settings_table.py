@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from farm.cli.output import Column, Table, card, cut, say
+from farm.cli.output import Column, Table, card, cut, fancy, say
 from farm.settings_docs import statuses
-from farm.settings_model import FLAVOURS, Field
+from farm.settings_model import FLAVOURS, Field, json_of
 from farm.settings_table import FIELDS, find_field
 
-DEFAULT_WIDTH = 14
+NAME_WIDTH, TYPE_WIDTH, DEFAULT_WIDTH = 31, 11, 9
+"""What an 80-column terminal has room for; a pipe gets everything whole."""
+
+HEADS = ("trt", "rtx", "torch")
+WORDS = {"honoured": "yes", "refused": "no"}
+LEGEND = "trt, rtx, torch: what the builders tensorrt, tensorrt_rtx and torch_tensorrt do with it."
+STATUSES = "yes: honoured; moot: cannot matter; inert: accepted, no effect; no: refused."
 
 
 def chosen(names: Sequence[str]) -> list[Field]:
@@ -24,7 +30,7 @@ def document(field: Field) -> dict[str, Any]:
     return {
         "name": field.name,
         "type": field.type,
-        "default": field.default_json if hasattr(field, "default_json") else _json(field),
+        "default": json_of(field.default),
         "allowed": field.allowed,
         "group": field.group,
         "role": str(field.role),
@@ -36,25 +42,33 @@ def document(field: Field) -> dict[str, Any]:
     }
 
 
-def _json(field: Field) -> Any:
-    from farm.settings_model import json_of
-
-    return json_of(field.default)
-
-
 def show_all(fields: Sequence[Field]) -> None:
     """One line a setting, under the specification's headings, with each builder's status."""
-    names = max(len(field.name) for field in fields)
+    table = Table([Column("setting"), Column("type"), Column("default"), Column("role"), *map(Column, HEADS)], gap=1)
     for group, rows in groupby(fields, key=lambda field: field.group):
-        table = Table(
-            [Column(group.ljust(names)), Column("default"), Column("role"), *map(Column, ("trt", "rtx", "torch"))]
-        )
+        table.add(*[""] * len(table.columns))
+        table.add(group if not fancy() else cut(group, NAME_WIDTH, "tail"), *[""] * (len(table.columns) - 1))
         for field in rows:
             told = [getattr(field, flavour).status.value for flavour in FLAVOURS]
-            table.add(field.name, cut(field.default_text, DEFAULT_WIDTH, "tail"), str(field.role), *told)
-        table.show()
-        say()
-    say("trt, rtx: one engine of the whole program, by tensorrt or tensorrt_rtx; torch: torch_tensorrt.")
+            table.add(*_named(field), str(field.role), *(WORDS.get(word, word) for word in told))
+    table.show()
+    say()
+    say(LEGEND)
+    say(STATUSES)
+
+
+def _named(field: Field) -> tuple[str, str, str]:
+    """Name, type and default, cut to what there is room for."""
+    if not fancy():
+        return (f"  {field.name}", field.type, field.default_text)
+    kind = field.type.replace(" or none", "?").replace("int (bytes)", "bytes").replace(" (regex)", "")
+    if kind.startswith("set of "):
+        kind = f"{{{kind.removeprefix('set of ')}}}"
+    return (
+        cut(f" {field.name}", NAME_WIDTH + 1, "tail"),
+        cut(kind, TYPE_WIDTH, "tail"),
+        cut(field.default_text, DEFAULT_WIDTH, "tail"),
+    )
 
 
 def show_one(field: Field) -> None:

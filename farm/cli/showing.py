@@ -204,7 +204,7 @@ def _show_engine(item: dict[str, Any]) -> None:
 
 def _bindings(manifest: dict[str, Any], side: str) -> str:
     bound = (manifest.get("bindings") or {}).get(side) or []
-    return "\n".join(f"{b.get('name')} {b.get('dtype')} {_shape(b.get('shape', ()))}" for b in bound)
+    return "\n".join(f"{b.get('name')} {str(b.get('dtype')).lower()} {_shape(b.get('shape', ()))}" for b in bound)
 
 
 def _shape(shape: Any) -> str:

@@ -117,7 +117,7 @@ def run(
     spec = replace(spec, priority=priority or spec.priority, max_trials=max_trials or spec.max_trials)
     if report is not None:
         _check_place(report)
-    with opened() as farm:
+    with opened(building=True) as farm:
         plan = planned(farm, spec)
         if plan_only:
             if as_json:
@@ -339,7 +339,7 @@ def retry(sweep: Id, no_wait: opt.NoWait = False, as_json: opt.Json = False) -> 
     """Build again what failed or was cancelled."""
     from farm.sweep_results import find_sweep
 
-    with opened() as farm:
+    with opened(building=not no_wait) as farm:
         code = retry_sweep(farm, find_sweep(farm, sweep), no_wait, as_json)
     raise typer.Exit(code)
 

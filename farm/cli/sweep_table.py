@@ -45,7 +45,9 @@ def summary(found: SweepResults) -> str:
     asked, distinct, engines = (counts.pop(name) for name in ("asked", "distinct", "engines"))
     outcomes = ", ".join(f"{number} {name}" for name, number in counts.items())
     words = [f"{asked:,} asked, {distinct:,} distinct" + (f": {outcomes}" if outcomes else "")]
-    words.append(count_of(engines, "engine"))
+    made = sum(result.engine is not None for result in found.distinct)
+    if engines != made:
+        words.append(count_of(engines, "distinct engine"))
     if found.spent >= 0.005:
         words.append(f"{human_seconds(found.spent)} of building")
     if found.saved >= 0.05:

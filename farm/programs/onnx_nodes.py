@@ -154,7 +154,7 @@ class OnnxNodes:
         for name in sorted(attributes.keys() | defaults.keys()):
             given = attributes.get(name)
             if given is None:
-                encoded.append(_default(name, *defaults[name]))
+                encoded.append(defaults[name])
                 continue
             start = len(refs)
             value, ordered = self._attribute(given, refs, frame)
@@ -193,14 +193,14 @@ class OnnxNodes:
             if not replaceable:
                 self.unrefittable.add(tensor)
 
-    def _meaning(self, op: str, domain: str, frame: Frame) -> tuple[list[Any], Mapping[str, list[Any]]]:
-        """What identifies an operator, and its attributes' defaults."""
+    def _meaning(self, op: str, domain: str, frame: Frame) -> tuple[list[Any], Mapping[str, bytes]]:
+        """What identifies an operator, and its attributes' defaults, encoded."""
         versions = _table().get(f"{domain}:{op}")
         opset = frame.opsets.get(domain)
         if versions is not None and opset is not None:
-            known = [(since, defaults) for since, defaults in versions if since <= opset]
+            known = [since for since, _ in versions if since <= opset]
             if known:
-                return ["onnx", domain, op, known[-1][0]], known[-1][1]
+                return ["onnx", domain, op, known[-1]], _defaults(f"{domain}:{op}", len(known) - 1)
         for spelling in (f"{domain or 'ai.onnx'}::{op}", f"{domain}::{op}"):
             if spelling in self.custom_ops:
                 return ["custom", domain, op, self.custom_ops[spelling]], {}
@@ -413,12 +413,10 @@ def _text(value: bytes) -> str | bytes:
         return value
 
 
-def _default(name: str, kind: int, value: Any) -> bytes:
-    """A default from the table, encoded as the same attribute would be if it had been given."""
-    found = _DEFAULTS.get(id(value))
-    if found is None or found[0] is not value:
-        found = _DEFAULTS[id(value)] = (value, encode(name) + encode([kind, value]))
-    return found[1]
+@cache
+def _defaults(operator: str, version: int) -> Mapping[str, bytes]:
+    """Attribute defaults of version number ``version`` of an operator, encoded as given ones are."""
+    return {name: encode(name) + encode(found) for name, found in _table()[operator][version][1].items()}
 
 
 @cache

@@ -4,6 +4,7 @@ error messages can name its lines."""
 from __future__ import annotations
 
 from collections import namedtuple
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -111,11 +112,17 @@ class Dropped(nn.Module):
         return nn.functional.dropout(a, 0.5, training=True)
 
 
-class Named(nn.Module):
-    """A named tuple for an output: a type of the model's own."""
+@dataclass
+class Result:
+    value: torch.Tensor
+    pair: Pair
 
-    def forward(self, a: torch.Tensor) -> Pair:
-        return Pair(a + 1, a - 1)
+
+class Structured(nn.Module):
+    """Outputs in types of the model's own."""
+
+    def forward(self, a: torch.Tensor) -> Result:
+        return Result(a * 2, Pair(a + 1, a - 1))
 
 
 class Branches(nn.Module):
