@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from farm.errors import BadSettings
-from farm.settings_effective import Effective, contradiction, effective_values
-from farm.settings_kinds import Bytes, Value, Wrong, short
-from farm.settings_model import Field, Handling, Json, Role, Stage, Status, json_of
-from farm.settings_table import FIELDS, SEE_ALL, checked, find_field, not_allowed, status
+from farm.settings.effective import Effective, contradiction, effective_values
+from farm.settings.kinds import Bytes, Value, Wrong, short
+from farm.settings.model import Field, Handling, Json, Role, Stage, Status, json_of
+from farm.settings.table import FIELDS, SEE_ALL, checked, find_field, not_allowed, status
 
 __all__ = [
     "FIELDS",

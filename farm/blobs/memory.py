@@ -12,6 +12,8 @@ from farm.blobs.faults import bad_source
 from farm.blobs.names import corrupt, hex_of, name_of
 from farm.store import Blob
 
+PIECE = 2**20
+
 
 class MemoryStore:
     """``farm.store.BlobStore`` in a mapping."""
@@ -21,7 +23,7 @@ class MemoryStore:
         self._lock = threading.Lock()
 
     def put(self, source: BinaryIO) -> Blob:
-        data = source.read()
+        data = b"".join(iter(lambda: source.read(PIECE), b""))
         digest = name_of(hashlib.sha256(data))
         with self._lock:
             self._held[digest] = data

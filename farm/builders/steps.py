@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from farm.errors import BadSettings
-from farm.settings_model import json_of
-from farm.settings_table import FIELDS
+from farm.settings.model import json_of
+from farm.settings.table import FIELDS
 
 RTX = "tensorrt_rtx"
 UNSET_WORKSPACE = 64 * 2**30

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from farm.human import (
@@ -147,18 +148,19 @@ class Table:
         return sum(self._widths()) + self.gap * (len(self.columns) - 1)
 
     def _widths(self) -> list[int]:
-        headings = [max(map(len, column.name.split("\n"))) for column in self.columns]
-        return [max([heading, *(len(row[n]) for row in self.rows)]) for n, heading in enumerate(headings)]
+        headings = [_width(column.name) for column in self.columns]
+        return [max([heading, *(_width(row[n]) for row in self.rows)]) for n, heading in enumerate(headings)]
 
     def _plain(self) -> None:
         headings = [column.name.replace("\n", "") for column in self.columns]
         widths = [max(width, len(text)) for width, text in zip(self._widths(), headings, strict=True)]
         for row in (headings, *self.rows):
-            cells = [
-                cell.rjust(width) if column.right else cell.ljust(width)
-                for cell, width, column in zip(row, widths, self.columns, strict=True)
-            ]
-            print((" " * self.gap).join(cells).rstrip())
+            for line in zip_longest(*(cell.split("\n") for cell in row), fillvalue=""):
+                cells = [
+                    cell.rjust(width) if column.right else cell.ljust(width)
+                    for cell, width, column in zip(line, widths, self.columns, strict=True)
+                ]
+                print((" " * self.gap).join(cells).rstrip())
 
     def _drawn(self) -> None:
         from rich.table import Table as RichTable
@@ -197,6 +199,10 @@ class Table:
         return widths
 
 
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
 def cut(text: str, width: int, side: str) -> str:
     """``text`` in ``width`` characters, its head or tail cut off where it is longer."""
     if len(text) <= width or side not in ("head", "tail"):
@@ -213,7 +219,7 @@ def card(title: str, facts: Iterable[tuple[str, str]]) -> None:
         return
     print(title)
     for name, value in pairs:
-        print(f"  {name.ljust(width)}  {value}")
+        print(f"  {name.ljust(width)}  {value.replace(chr(10), chr(10) + ' ' * (width + 4))}")
 
 
 def _drawn_card(title: str, pairs: Sequence[tuple[str, str]], width: int) -> None:

@@ -7,16 +7,16 @@ from itertools import groupby
 from typing import Any
 
 from farm.cli.output import Column, Table, card, cut, fancy, say
-from farm.settings_docs import statuses
-from farm.settings_model import FLAVOURS, Field, json_of
-from farm.settings_table import FIELDS, find_field
+from farm.settings.docs import statuses
+from farm.settings.model import FLAVOURS, Field, json_of
+from farm.settings.table import FIELDS, find_field
 
-NAME_WIDTH, TYPE_WIDTH, DEFAULT_WIDTH = 31, 11, 9
+NAME_WIDTH, TYPE_WIDTH, DEFAULT_WIDTH = 30, 11, 9
 """What an 80-column terminal has room for; a pipe gets everything whole."""
 
 HEADS = ("trt", "rtx", "torch")
 WORDS = {"honoured": "yes", "refused": "no"}
-LEGEND = "trt, rtx, torch: what the builders tensorrt, tensorrt_rtx and torch_tensorrt do with it."
+LEGEND = "trt, rtx, torch: the builders tensorrt, tensorrt_rtx and torch_tensorrt."
 STATUSES = "yes: honoured; moot: cannot matter; inert: accepted, no effect; no: refused."
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from farm.errors import BadProgram
@@ -41,10 +43,23 @@ def open_program(
         found = recall(memory, path, declared)
         if found is not None:
             return found
-    program, files = _opened(path, declared)
+    with _collection_paused():
+        program, files = _opened(path, declared)
     if memory is not None:
         remember(memory, program, declared, files)
     return program
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """No garbage collection meanwhile: reading makes many objects and no cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _opened(path: Path, custom_ops: Mapping[str, str]) -> tuple[Program, Mapping[Path, FileIdentity]]:

@@ -9,6 +9,7 @@ puts a placeholder in its place, and imports nothing) with a context in which no
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,20 +17,18 @@ from typing import Any
 from farm.programs.sanitise_checks import (
     Check,
     Refused,
-    boolean,
     fields_of,
     identifier,
     integer,
     listing,
     nullable,
-    number,
     plain_text,
     shown,
     text,
 )
 
 _MAX_DEPTH = 100
-_TYPE = re.compile(r"[A-Za-z_]\w*(?:\.(?:[A-Za-z_]\w*|<locals>))+", re.ASCII)
+_TYPE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 _OURS = ("torch.", "builtins.", "collections.", "farm.")
 _FACTORIES = frozenset({"list", "dict", "int", "float", "bool", "str", "set", "tuple"})
 
@@ -93,11 +92,12 @@ def _nothing(value: Any) -> None:
 
 def _key(value: Any) -> Any:
     """A key of a dictionary: text that stays text between quotes, or a plain number."""
-    for kind, check in ((str, plain_text), (bool, boolean), (int, integer), (float, number)):
-        if type(value) is kind:
-            return check(value)
-    if value is None:
-        return None
+    if value is None or type(value) is bool or (type(value) is float and math.isfinite(value)):
+        return value
+    if isinstance(value, str):
+        return plain_text(value)
+    if type(value) is int:
+        return integer(value)
     raise Refused(f"the key {shown(value)} of a dictionary is neither text nor a number")
 
 

@@ -40,7 +40,7 @@ FLOATING = frozenset(
     {"float16", "bfloat16", "float32", "float64", *(name for name in ITEM_SIZES if name.startswith("float8"))}
 )
 
-_CHUNK = 64 << 20
+_CHUNK = 32 << 20
 _THREADED = 1 << 20
 
 

@@ -101,10 +101,11 @@ def postgresql_url(migrated_postgresql: str) -> str:
 
 
 def empty(url: str) -> None:
+    """Much quicker than TRUNCATE where there is little to remove."""
     import psycopg
 
     from farm.db.models import metadata
 
-    names = ", ".join(metadata.tables)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+    with psycopg.connect(url) as connection:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(f"DELETE FROM {table.name}")

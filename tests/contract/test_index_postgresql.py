@@ -11,6 +11,7 @@ from contract_engines import EnginesContract
 from contract_keeping import KeepingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from farm.db.index import SqlIndex
@@ -55,4 +56,4 @@ def test_any_order_of_calls_keeps_to_the_model(migrated_postgresql: str) -> None
             empty(migrated_postgresql)
             return SqlIndex(migrated_postgresql)
 
-    run_state_machine_as_test(Machine, settings=SETTINGS)
+    run_state_machine_as_test(Machine, settings=settings(SETTINGS, max_examples=10))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from farm.canonical import encode
 from farm.compilation import FIELDS, CompilationSettings, Effective, Field, Role, Status, effective, parse_value
 from farm.errors import BadSettings
-from farm.settings_kinds import (
+from farm.settings.kinds import (
     MAX_INT32,
     MAX_INT64,
     OPERATORS,
@@ -32,7 +32,7 @@ from farm.settings_kinds import (
     Optional,
     Text,
 )
-from farm.settings_model import text_of
+from farm.settings.model import text_of
 
 TOOLCHAINS = [
     ("tensorrt_rtx", "1.7.1.116"),

@@ -187,7 +187,7 @@ WRONG = [
     ("autocast_max_output_threshold", True),
     ("autocast_max_output_threshold", 10**400),
     ("autocast_max_depth_of_reduction", -1),
-    ("autocast_calibration_dataloader", object()),
+    ("autocast_calibration_dataloader", NotImplemented),
     ("autocast_calibration_dataloader", "sha256:short"),
     ("engine_capability", "FAST"),
     ("engine_capability", 0),

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from farm.compilation import FIELDS
-from farm.settings_docs import settings_page, statuses
+from farm.settings.docs import settings_page, statuses
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_the_page_is_in_step_with_the_table() -> None:
-    assert PAGE.read_text() == settings_page(), "run: python -m farm.settings_docs > docs/settings.md"
+    assert PAGE.read_text() == settings_page(), "run: python -m farm.settings.docs > docs/settings.md"
 
 
 @pytest.mark.parametrize("name", FIELDS)

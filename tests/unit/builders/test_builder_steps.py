@@ -8,8 +8,8 @@ import pytest
 
 from farm.builders.steps import READ_ELSEWHERE, RULES, UNSET_WORKSPACE, steps
 from farm.errors import BadSettings
-from farm.settings_model import Status
-from farm.settings_table import FIELDS, status
+from farm.settings.model import Status
+from farm.settings.table import FIELDS, status
 
 VERSIONS = {"tensorrt": "10.14.1", "tensorrt_rtx": "1.7.1.116"}
 

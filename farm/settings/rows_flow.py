@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from farm.settings_kinds import RULES, Bool, BoolOrPath, Bytes, Optional, Text
-from farm.settings_model import Field, Role, Stage, inert, moot, refused
-from farm.settings_rows_build import BY_VALUE, NO_PYTORCH_PART, ONE_ENGINE, UNLISTED
+from farm.settings.kinds import RULES, Bool, BoolOrPath, Bytes, Optional, Text
+from farm.settings.model import Field, Role, Stage, inert, moot, refused
+from farm.settings.rows_build import BY_VALUE, NO_PYTORCH_PART, ONE_ENGINE, UNLISTED
 
 MEMORY = "Memory and Resource Management"
 PARTITIONING = "Graph Partitioning"

@@ -1,18 +1,18 @@
-"""Writes docs/settings.md from the table: ``python -m farm.settings_docs > docs/settings.md``. Pure."""
+"""Writes docs/settings.md from the table: ``python -m farm.settings.docs > docs/settings.md``. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
 
-from farm.settings_effective import CONTRADICTIONS
-from farm.settings_model import OLDEST, Field, Handling, Status, text_of
-from farm.settings_table import FIELDS
+from farm.settings.effective import CONTRADICTIONS
+from farm.settings.model import OLDEST, Field, Handling, Status, text_of
+from farm.settings.table import FIELDS
 
 _INTRO = """\
 # Settings
 
-This page is written from the table in the package (`python -m farm.settings_docs > docs/settings.md`); a test
+This page is written from the table in the package (`python -m farm.settings.docs > docs/settings.md`); a test
 holds the two in step. Names, types and defaults are those of Torch-TensorRT's `CompilationSettings`. On the
 command line a setting is `-s NAME=VALUE`: `none`, `true` and `false` are read as such, sizes take K, M, G and
 T (powers of 1024), sets are `a,b,c` or a JSON list.

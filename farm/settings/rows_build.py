@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from farm.settings_kinds import (
+from farm.settings.kinds import (
     OPERATORS,
     PATTERNS,
     PRECISIONS,
@@ -16,7 +16,7 @@ from farm.settings_kinds import (
     Int,
     Optional,
 )
-from farm.settings_model import Field, Role, Stage, inert, moot, refused
+from farm.settings.model import Field, Role, Stage, inert, moot, refused
 
 CORE = "Core Parameters"
 TUNING = "Optimization Tuning"

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from farm.errors import BadSettings
-from farm.settings_kinds import Value
-from farm.settings_model import Field, Handling, Json, Role, Stage, Status, json_of, refused, text_of
-from farm.settings_table import FIELDS
+from farm.settings.kinds import Value
+from farm.settings.model import Field, Handling, Json, Role, Stage, Status, json_of, refused, text_of
+from farm.settings.table import FIELDS
 
 Values = Mapping[str, Value]
 FLOAT32 = frozenset({"float32"})

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from farm.errors import BadInput
-from farm.settings_kinds import Kind, Value
+from farm.settings.kinds import Kind, Value
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from farm.errors import BadSettings
-from farm.settings_kinds import Value, Wrong, short
-from farm.settings_model import Field, Status, Table
-from farm.settings_rows_build import BUILD_ROWS
-from farm.settings_rows_flow import FLOW_ROWS, NEWER_ROWS
+from farm.settings.kinds import Value, Wrong, short
+from farm.settings.model import Field, Status, Table
+from farm.settings.rows_build import BUILD_ROWS
+from farm.settings.rows_flow import FLOW_ROWS, NEWER_ROWS
 
 FIELDS: Table = MappingProxyType({row.name: row for row in (*BUILD_ROWS, *FLOW_ROWS, *NEWER_ROWS)})
 """Every setting by name: the specification's order first, then the fields of newer releases."""
