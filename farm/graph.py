@@ -52,7 +52,9 @@ class Node:
     """One operation. ``writes``: positions in ``refs`` that it writes to; ``inner``: positions that are its
     subgraphs' roots rather than operands; ``aliases``: a result may share memory with an operand."""
 
-    __slots__ = ("aliases", "head", "inner", "metas", "name", "op", "refs", "source", "writes")
+    writes: tuple[int, ...] = ()
+    inner: tuple[int, ...] = ()
+    aliases = False
 
     def __init__(
         self,
@@ -63,17 +65,12 @@ class Node:
         name: str = "",
         source: object = None,
     ) -> None:
-        self.op, self.head, self.refs, self.metas, self.name, self.source = (
-            op,
-            head,
-            refs,
-            metas,
-            name,
-            source,
-        )
-        self.writes: tuple[int, ...] = ()
-        self.inner: tuple[int, ...] = ()
-        self.aliases = False
+        self.op = op
+        self.head = head
+        self.refs = refs
+        self.metas = metas
+        self.name = name
+        self.source = source
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,17 +187,14 @@ def _list(body: bytes) -> bytes:
     return b"l%d:%b" % (len(body), body)
 
 
-_INTS = tuple(encode(number) for number in range(4096))
+_INTS = tuple(b"i%d:%d" % (len(str(number)), number) for number in range(4096))
 
 
 def _int(number: int) -> bytes:
     return _INTS[number] if number < 4096 else encode(number)
 
 
-def _encoded(body: bytes, operands: tuple[int, ...]) -> bytes:
-    """``encode([body, operands])``, without walking it."""
-    inner = b"y%d:%b" % (len(body), body) + _list(b"".join([_int(operand) for operand in operands]))
-    return _list(inner)
+_LIFTED = encode("lifted")
 
 
 class _Canonicaliser:
@@ -232,7 +226,7 @@ class _Canonicaliser:
             "state": state,
             "effects": effects,
             "asserts": sorted(asserts),
-            "records": b"".join([_encoded(body, operands) for body, operands in self.records]),
+            "records": b"".join(self._known),
             "ranges": self._ranges(),
         }
         found = digest("graph structure", whole)
@@ -309,23 +303,27 @@ class _Canonicaliser:
 
     def _add_record(self, number: int, reads: Sequence[tuple[int, int]]) -> None:
         node, record_of = self.graph.nodes[number], self.record_of
-        head = node.head or self._lifted_head(number)
+        body = node.head or self._lifted_head(number)
+        metas = b"".join([meta.code or self._meta_code(meta) for meta in node.metas])
+        body += b"l%d:%b" % (len(metas), metas)
         operands = tuple([record_of[operand] for operand in node.refs])
-        body = head + _list(b"".join([meta.code or self._meta_code(meta) for meta in node.metas]))
         if reads:
             operands += tuple(record_of[version] for _, version in reads)
             body += encode([position for position, _ in reads])
-        key = body + b"".join([_int(operand) for operand in operands])
-        found = self._known.get(key)
+        # The bytes of encode([body, operands]), made here because this runs for every node.
+        ints = b"".join([_INTS[one] if one < 4096 else encode(one) for one in operands])
+        record = b"y%d:%bl%d:%b" % (len(body), body, len(ints), ints)
+        record = b"l%d:%b" % (len(record), record)
+        found = self._known.get(record)
         if found is None:
-            found = self._known[key] = len(self.records)
+            found = self._known[record] = len(self.records)
             self.records.append((body, operands))
         record_of[number] = found
         self.order.append(number)
 
     def _lifted_head(self, number: int) -> bytes:
         tensor = self.graph.leaves[number]
-        return encode(["lifted", self.lifted.setdefault(tensor, len(self.lifted))])
+        return _list(_LIFTED + _int(self.lifted.setdefault(tensor, len(self.lifted))))
 
     def _meta_code(self, meta: Meta) -> bytes:
         meta.code = encode(self._meta(meta))

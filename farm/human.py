@@ -74,6 +74,14 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
+def size_text(count: int) -> str:
+    """A number of bytes as one would write it: ``1G`` where it is round in powers of 1024."""
+    for unit, size in (("G", 2**30), ("M", 2**20), ("K", 2**10)):
+        if count and count % size == 0:
+            return f"{count // size}{unit}"
+    return str(count)
+
+
 def settings_text(settings: Mapping[str, Any]) -> str:
     """``NAME=VALUE …``, as ``-s`` takes them."""
     return " ".join(f"{name}={value_text(value)}" for name, value in settings.items())

@@ -5,6 +5,7 @@ Callers are ``service`` (for clients) and ``worker`` (which trusts no client's k
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ class Identifier:
     ) -> None:
         self._default_targets = tuple(default_targets)
         self._default_toolchain = default_toolchain
-        self._installed = installed
+        self._installed = functools.cache(lambda: tuple(installed()))
         self._local_gpu = local_gpu
         self._memory = memory
         self._programs: dict[tuple[Path, tuple[tuple[str, str], ...]], Program] = {}

@@ -120,8 +120,9 @@ def weights_policy(settings: Mapping[str, Any], operators: frozenset[str]) -> st
 def one_windows(target: Target, settings: CompilationSettings) -> tuple[Target, CompilationSettings]:
     """``/windows`` and ``enable_cross_compile_for_windows`` are one thing (DESIGN, Targets): either brings the other."""
     windows = target.os == "windows" or settings.enable_cross_compile_for_windows
-    os = "windows" if windows else target.os
-    return replace(target, os=os), settings.replace(enable_cross_compile_for_windows=windows)
+    if windows == settings.enable_cross_compile_for_windows and windows == (target.os == "windows"):
+        return target, settings
+    return replace(target, os="windows"), settings.replace(enable_cross_compile_for_windows=True)
 
 
 def _of_program(settings: Mapping[str, Any], program: ProgramFacts) -> dict[str, Any]:

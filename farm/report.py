@@ -15,10 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from farm.errors import Unavailable
-from farm.human import count_of, human_seconds, human_size, human_time, short, value_text
+from farm.human import count_of, human_seconds, human_size, human_time, short
 from farm.report_charts import Dot, Lane, cost_bar, lanes, scatter, swatch
 from farm.sweep_results import SweepResults, TrialResult
-from farm.sweep_rows import Row, cell, label, rows_of, telling
+from farm.sweep_rows import Row, cell, label, rows_of, said, telling
 from farm.sweeps import Dimension
 from farm.version import __version__
 
@@ -73,8 +73,8 @@ def _page(found: SweepResults) -> dict[str, Any]:
         "dimensions": [dimension.name for dimension in named],
         "rows": [_row(row, named) for row in rows],
         "failures": _failures(rows, named),
-        "fixed": {name: value_text(value) for name, value in found.sweep.spec.get("settings", {}).items()},
-        "grid": [(d.name, ", ".join(value_text(value) for value in d.values)) for d in found.grid],
+        "fixed": {name: said(name, value) for name, value in found.sweep.spec.get("settings", {}).items()},
+        "grid": [(d.name, ", ".join(said(d.name, value) for value in d.values)) for d in found.grid],
         "trials": [_trial(result, found.grid) for result in found.trials] if len(found.trials) <= MOST_TRIALS else [],
         "asked": len(found.trials),
     }
@@ -209,7 +209,7 @@ def _trial(result: TrialResult, grid: Sequence[Dimension]) -> dict[str, Any]:
 
 
 def _settings(settings: Mapping[str, Any], grid: Sequence[Dimension]) -> str:
-    return ", ".join(f"{d.name} {value_text(settings.get(d.name))}" for d in grid) or "as given"
+    return ", ".join(f"{d.name} {said(d.name, settings.get(d.name))}" for d in grid) or "as given"
 
 
 def _failures(rows: Sequence[Row], named: Sequence[Dimension]) -> list[dict[str, Any]]:

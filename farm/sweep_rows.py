@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.human import value_text
+from farm.compilation import FIELDS
+from farm.human import size_text, value_text
 from farm.sweep_results import SweepResults, TrialResult
 from farm.sweeps import Dimension, fold
 
@@ -35,16 +36,24 @@ def rows_of(found: SweepResults, every: bool = False) -> list[Row]:
 def _cells(members: Sequence[TrialResult], grid: Sequence[Dimension]) -> dict[str, str] | str:
     points = [point(result, grid) for result in members]
     if len(points) == 1:
-        return {name: value_text(value) for name, value in points[0].items()}
+        return {name: said(name, value) for name, value in points[0].items()}
     folded = fold(points, grid)
     if folded is None:
         more = f" and {len(points) - 1} more"
-        return " ".join(f"{name}={value_text(value)}" for name, value in points[0].items()) + more
-    return {d.name: _values(folded[d.name]) if d.name in folded else _whole(d) for d in grid}
+        return " ".join(f"{name}={said(name, value)}" for name, value in points[0].items()) + more
+    return {d.name: _values(d.name, folded[d.name]) if d.name in folded else _whole(d) for d in grid}
 
 
 def _whole(dimension: Dimension) -> str:
-    return ANY if len(dimension.values) > 1 else value_text(dimension.values[0])
+    return ANY if len(dimension.values) > 1 else said(dimension.name, dimension.values[0])
+
+
+def said(name: str, value: Any) -> str:
+    """A value as one would write it for this setting: numbers of bytes as ``1G``."""
+    field = FIELDS.get(name)
+    if field is not None and "(bytes)" in field.type and type(value) is int:
+        return size_text(value)
+    return value_text(value)
 
 
 def point(result: TrialResult, grid: Sequence[Dimension]) -> dict[str, Any]:
@@ -52,11 +61,11 @@ def point(result: TrialResult, grid: Sequence[Dimension]) -> dict[str, Any]:
     return {dimension.name: result.trial.settings.get(dimension.name) for dimension in grid}
 
 
-def _values(values: Sequence[Any]) -> str:
+def _values(name: str, values: Sequence[Any]) -> str:
     whole = all(type(value) is int for value in values)
     if whole and len(values) > 2 and list(values) == list(range(values[0], values[-1] + 1)):
         return f"{values[0]}..{values[-1]}"
-    return ",".join(value_text(value) for value in values)
+    return ",".join(said(name, value) for value in values)
 
 
 def telling(rows: Sequence[Row], grid: Sequence[Dimension]) -> list[Dimension]:

@@ -214,7 +214,8 @@ def start(farm: Farm, plan: Plan, *, force: bool = False, keep: bool = False) ->
     wanted = [item for item in plan.distinct if force or not item.cached]
     answers = _submit(farm, wanted, force, keep)
     _count_hits(farm, plan, {item.configuration.number for item in wanted})
-    farm.index.record_parts([key_parts(item.identity) for item in plan.planned if item.identity])
+    others = [item.identity for item in plan.planned if item.identity and item.configuration.number not in answers]
+    farm.index.record_parts([key_parts(identity) for identity in others])
     trials = tuple(_trial(item, plan, answers) for item in plan.planned)
     sweep = Sweep(id=_new_id(), created=0.0, spec=plan.spec.as_json(), trials=trials)
     farm.index.put_sweep(sweep)

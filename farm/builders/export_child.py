@@ -7,6 +7,7 @@ The program is a ``.pt2`` archive that was sanitised before (nothing in it is ex
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
         from farm.builders import onnx_form
 
         return onnx_form.take_onnx(program, graph, job["data"], channel)
+    if not zipfile.is_zipfile(program):  # said at once, not after seconds of importing torch
+        raise channel.Refused(what="load", text="it is no .pt2 archive")
     from farm.builders import torch_export
 
     return torch_export.export_program(program, graph, job["data"], channel)

@@ -169,7 +169,7 @@ def take_onnx(program: Path, graph: Path, data: str, channel: Channel) -> dict[s
         stored = save(model, graph, data)
         outputs = tuple(value.name or "" for value in model.graph.outputs)
         append_notes(graph, Notes(inputs, outputs, doubles=describe_doubles(model)))
-    return {"graph": graph.name, "data": data if stored else None}
+    return {"weights_apart": stored}
 
 
 def check_data(model: ir.Model, program: Path, channel: Channel) -> None:

@@ -328,10 +328,13 @@ def _job(task: Task, limits: Limits) -> bytes:
 
 
 def import_path() -> list[str]:
-    """Where the child finds packages: where this process does, and farm's own, however it was installed."""
-    home = Path(__file__).parents[2]
-    entries = [entry for entry in sys.path if entry and Path(entry) != CHILD.parent and Path(entry).exists()]
-    return [*entries, str(home)]
+    """Where the child finds packages: where this process does, and farm's own, however it was installed.
+
+    Not the folder that a command was started in, nor a script's own: a user's ``onnx.py`` there is not ONNX.
+    """
+    passing = {Path.cwd(), Path(sys.argv[0]).absolute().parent, CHILD.parent}
+    entries = [entry for entry in sys.path if entry and Path(entry) not in passing and Path(entry).exists()]
+    return [*entries, str(CHILD.parents[2])]
 
 
 def _environment(task: Task) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,7 @@ from farm.builders.plan import HEADER_SIZE, mismatch, read_header
 from farm.builders.sandbox import STALL_SECONDS, Task, run_child
 from farm.builders.steps import RTX, steps
 from farm.builds import Failure, FailureKind
-from farm.errors import FarmError
+from farm.errors import BadProgram, FarmError
 
 BUILD_CHILD = Path(__file__).with_name("trt_child.py")
 EXPORT_CHILD = Path(__file__).with_name("export_child.py")
@@ -52,8 +52,9 @@ class TensorRTBuilder:
         """
         job = {"program": str(program.absolute()), "graph": GRAPH, "data": DATA, "folder": str(folder.absolute())}
         outcome = self._run(EXPORT_CHILD, job, folder, limits, watch, gpu=False)
-        done = _done(outcome, limits, {}, "export")
-        return open_form(folder, Path(str(done["graph"])), done.get("data"))
+        _done(outcome, limits, {}, "export")
+        with translated():
+            return open_form(folder)
 
     def build(self, job: Job, watch: Watch) -> Product:
         """Build ``job``; raises ``AttemptFailed`` or ``Cancelled``. Never leaves a child behind."""
@@ -66,10 +67,10 @@ class TensorRTBuilder:
             outcome = self._run(BUILD_CHILD, told, job.folder, job.limits, watch, gpu=job.toolchain.device_bound)
             done = _done(outcome, job.limits, notes.nodes, "build")
             _check_plan(job, plan, done)
+            return _product(job, plan, done, outcome)
         except BaseException:
             plan.unlink(missing_ok=True)
             raise
-        return _product(job, plan, done, outcome)
 
     def _run(
         self, module: Path, job: Mapping[str, Any], folder: Path, limits: Limits, watch: Watch, gpu: bool
@@ -98,13 +99,17 @@ def translated() -> Any:
         raise AttemptFailed(Failure(FailureKind.PERMANENT, error.message, error.hint)) from error
 
 
-def open_form(folder: Path, graph: Path | None = None, data: object = None) -> Form:
-    """The form that ``export`` wrote into ``folder``, read from its own notes."""
-    graph = folder / GRAPH if graph is None else folder / graph
-    found = folder / (str(data) if data else DATA)
+def open_form(folder: Path) -> Form:
+    """The form that ``export`` wrote into ``folder``, read from its own notes. ``BadProgram`` if it is none.
+
+    Its files must be plain ones: what a child leaves behind is not trusted to be a link to somewhere else.
+    """
+    graph, data = folder / GRAPH, folder / DATA
+    for path in (graph, data):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise BadProgram(f"{path.name} is no plain file", "make the form again")
     notes = read_notes(graph)
-    there = found if found.exists() else None
-    return Form(graph, there, notes.inputs, notes.outputs, notes.exporter)
+    return Form(graph, data if data.exists() else None, notes.inputs, notes.outputs, notes.exporter)
 
 
 def child_job(job: Job) -> dict[str, Any]:
@@ -182,14 +187,22 @@ def _plan_fault(job: Job, plan: Path, done: Mapping[str, Any]) -> str | None:
 
 
 def _product(job: Job, plan: Path, done: Mapping[str, Any], outcome: Outcome) -> Product:
+    """The product that the child's last message tells of. The child is not trusted to have told it well."""
     timing = job.folder / TIMING_CACHE
-    product = Product(
-        plan=plan,
-        size=int(done["size"]),
-        seconds={name: round(float(took), 6) for name, took in done["seconds"].items()},
-        peak_memory=outcome.peak_memory,
-        read_back=done["read_back"],
-        bindings={"inputs": done["inputs"], "outputs": done["outputs"]},
-        warnings=tuple(dict.fromkeys(done["warnings"]))[:SHOWN_WARNINGS],
-    )
-    return replace(product, timing_cache=timing) if done.get("timing_cache") else product
+    try:
+        return Product(
+            plan=plan,
+            size=int(done["size"]),
+            seconds={str(name): round(float(took), 6) for name, took in done["seconds"].items()},
+            peak_memory=outcome.peak_memory,
+            read_back=dict(done["read_back"]),
+            bindings={"inputs": list(done["inputs"]), "outputs": list(done["outputs"])},
+            timing_cache=timing if done.get("timing_cache") and timing.is_file() else None,
+            warnings=tuple(dict.fromkeys(map(str, done["warnings"])))[:SHOWN_WARNINGS],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise AttemptFailed(
+            Failure(
+                FailureKind.TRANSIENT, "the build's process gave an answer that makes no sense", "it is tried again"
+            )
+        ) from error

@@ -6,6 +6,7 @@
   placeholders: the child has no need of the model's own packages, and must not import them;
 - loading a program with derived dims (``2*s``) leaves expressions among the symbols of its shape environment,
   which stops every later decomposition: they are taken out, as the symbols' own ranges imply them;
+- a program that was exported on a GPU is loaded onto the CPU;
 - conversion runs under ``no_grad``. With gradients on, scaled-dot-product attention with a learned bias takes
   another path than at export, whose result has other strides, and the ``view`` after it fails (Swin, T5);
 - Python constants among the outputs, which no engine can return, are left out and told;
@@ -14,6 +15,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import warnings
@@ -23,12 +25,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import onnxscript
 import torch
+from torch._export.serde import serialize as serde
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
-from torch.export.pt2_archive._package import load_pt2
+from torch.export.pt2_archive import _package as archives
 from torch.utils import _pytree as pytree
 
 from farm.builders.notes import Notes, append_notes
@@ -71,7 +75,7 @@ def export_program(program: Path, graph: Path, data: str, channel: Channel) -> d
             nodes=nodes,
         )
         append_notes(graph, notes)
-    return {"graph": graph.name, "data": data if stored else None}
+    return {"weights_apart": stored}
 
 
 def load(program: Path, channel: Channel) -> ExportedProgram:
@@ -79,10 +83,23 @@ def load(program: Path, channel: Channel) -> ExportedProgram:
     model = read_model(program)
     refuse_unknown_operators(model, channel)
     register_unknown_types(model)
-    # Not torch.export.load, which puts the reason of a failure into its log and raises another.
-    exported = load_pt2(str(program)).exported_programs["model"]
+    with on_the_cpu():
+        # Not torch.export.load, which puts the reason of a failure into its log and raises another.
+        exported = archives.load_pt2(str(program)).exported_programs["model"]
     drop_derived_symbols(exported)
     return exported
+
+
+@contextlib.contextmanager
+def on_the_cpu() -> Iterator[None]:
+    """Load what was exported on a GPU onto the CPU: a machine that builds need not have one, and an engine has no
+    use for the devices that a program names."""
+
+    def cpu(device: Any) -> torch.device:
+        return torch.device("cpu")
+
+    with mock.patch.object(archives, "deserialize_device", cpu), mock.patch.object(serde, "deserialize_device", cpu):
+        yield
 
 
 def read_model(program: Path) -> dict[str, Any]:

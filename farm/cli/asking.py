@@ -15,9 +15,8 @@ from farm.cli.session import opened
 from farm.errors import BadInput
 
 if TYPE_CHECKING:
-    from farm.asks import Answer, Ask, Identity
+    from farm.asks import Answer, Identity
     from farm.cache import Miss
-    from farm.explain import Comparison
     from farm.index import Found
     from farm.service import Farm
 
@@ -102,101 +101,15 @@ def explain(
 
     A miss is compared with the nearest engines there are, part by part.
     """
+    from farm.cli.explaining import explain_asks, explain_keys
+
     keys = [text for text in what if opt.program_path(text) is None]
     with opened() as farm:
         if keys:
-            _explain_keys(farm, what, keys, as_json)
+            explain_keys(farm, what, keys, as_json)
             return
         profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
-        _explain_asks(farm, opt.asks(what, targets, settings, profiles, custom_ops), as_json)
-
-
-def _explain_keys(farm: Farm, what: Sequence[str], keys: Sequence[str], as_json: bool) -> None:
-    from farm.explain import compare
-
-    if len(what) != 2 or len(keys) != 2:
-        raise BadInput("give either models or exactly two keys", "'farm key MODEL -t TARGET' prints keys")
-    mine, theirs = (_parts_of(farm, prefix) for prefix in keys)
-    found = compare(mine, theirs)
-    if as_json:
-        emit(_comparison_document(found) | {"mine": mine.key, "theirs": theirs.key})
-        return
-    same = "the same key, the same recipe" if found.same_recipe else "the same key" if found.same_key else "two keys"
-    say(f"{short(mine.key)} ({mine.model}, {mine.target}) and {short(theirs.key)} ({theirs.model}, {theirs.target}):")
-    say(f"  {same}" + ("" if found.reasons else "; nothing differs"))
-    _say_reasons(found)
-
-
-def _parts_of(farm: Farm, prefix: str) -> Any:
-    from farm.service import one_of
-
-    found = {parts.recipe: parts for parts in farm.index.parts(prefix)}
-    exact = {parts.key: parts for parts in found.values()}
-    # Several recipes of one key are one thing to somebody who names the key.
-    candidates = list(exact.values()) if len(exact) == 1 else list(found.values())
-    return one_of(candidates, prefix, "key", lambda parts: parts.key)
-
-
-def _explain_asks(farm: Farm, asks: Sequence[Ask], as_json: bool) -> None:
-    documents = []
-    for identity, found in farm.look(asks):
-        hit = _is_found(found)
-        near = [] if hit else _nearest(farm, identity)
-        why = "" if hit else getattr(found, "why", "")
-        documents.append(
-            {
-                "model": identity.model,
-                "target": identity.target,
-                "key": identity.key,
-                "recipe": identity.recipe,
-                "cached": hit,
-                "why": why or None,
-                "nearest": [_comparison_document(other) for other in near],
-            }
-        )
-        if not as_json:
-            _say_why(identity, hit, why, near)
-    if as_json:
-        emit(documents)
-
-
-def _nearest(farm: Farm, identity: Identity) -> list[Comparison]:
-    """The likest of what has an engine: of the same graph first, then of all that was asked of late."""
-    from farm.cache import key_parts
-    from farm.explain import nearest
-    from farm.index import Wanted
-
-    recorded = [*farm.index.recent_parts(graph=identity.graph), *farm.index.recent_parts()]
-    found = farm.index.find([Wanted(item.key, item.recipe) for item in recorded], (farm.config.namespace,))
-    built = [item for item, hit in zip(recorded, found, strict=True) if hit is not None]
-    return nearest(key_parts(identity), built)
-
-
-def _comparison_document(found: Comparison) -> dict[str, Any]:
-    return {
-        "key": found.other.key,
-        "recipe": found.other.recipe,
-        "model": found.other.model,
-        "target": found.other.target,
-        "same_key": found.same_key,
-        "same_recipe": found.same_recipe,
-        "differences": [reason.as_json() for reason in found.reasons],
-    }
-
-
-def _say_why(identity: Identity, hit: bool, why: str, near: Sequence[Comparison]) -> None:
-    say(f"{identity.model} for {identity.target}: {'a hit' if hit else f'a miss: {why}'}")
-    say(f"  key {short(identity.key)}, recipe {short(identity.recipe)}")
-    for other in near:
-        say(f"  nearest: {short(other.other.key)} ({other.other.model}, {other.other.target})")
-        _say_reasons(other)
-    if not hit and not near:
-        say("  nothing like it has been built")
-
-
-def _say_reasons(found: Comparison) -> None:
-    for reason in found.reasons:
-        say(f"    {reason.text}")
+        explain_asks(farm, opt.asks(what, targets, settings, profiles, custom_ops), as_json)
 
 
 # -- build ---------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ FOREIGN = (SQLAlchemyError, sqlite3.Error)
 # A transaction that ended this way did nothing, and may do well when it is tried again.
 PASSING_STATES = frozenset({"40001", "40P01"})
 
+RESTART = "a newer farm may have upgraded it just now: start this process again; else 'farm doctor'"
 _SQLITE = (
     (
         "locked",
@@ -33,8 +34,8 @@ _SQLITE = (
     ("not a database", "is not a farm database", "move the file away, and ask again: a new one is made"),
     ("malformed", "is damaged", "move the file away, and ask again: a new one is made, and what is missing is rebuilt"),
     ("disk i/o", "cannot be read or written: the disk reports an error", "check the disk, and 'farm doctor'"),
-    ("no such table", "lacks one of farm's tables", "move the file away, and ask again: a new one is made"),
-    ("no such column", "lacks one of farm's columns", "move the file away, and ask again: a new one is made"),
+    ("no such table", "lacks one of farm's tables", RESTART),
+    ("no such column", "lacks one of farm's columns", RESTART),
 )
 _POSTGRESQL = (
     ("password authentication", "refuses the user or the password", "correct them in FARM_DATABASE_URL"),

@@ -133,7 +133,15 @@ Index(
     sqlite_where=text(QUEUED),
     postgresql_where=text(QUEUED),
 )
-Index("ix_builds_lease", builds.c.lease_expires, sqlite_where=text(RUNNING), postgresql_where=text(RUNNING))
+# All that the look for lost leases reads, in the order in which it locks.
+Index(
+    "ix_builds_running",
+    builds.c.id,
+    builds.c.lease_expires,
+    builds.c.worker,
+    sqlite_where=text(RUNNING),
+    postgresql_where=text(RUNNING),
+)
 
 waiters = Table(
     "waiters",

@@ -20,7 +20,7 @@ from farm.programs import operators as rules
 from farm.programs.live_tensors import LiveTensors
 from farm.programs.live_values import LiveMetadata, dtype_name, layout_name
 from farm.programs.operators import Operator, operator
-from farm.programs.pt2_arguments import sequence
+from farm.programs.pt2_arguments import NUMBERS, sequence
 from farm.programs.pt2_nodes import INLINE, refuse_higher_order, refuse_target, within
 from farm.programs.pt2_values import Value, bad
 from farm.programs.sizes import Sizes
@@ -80,9 +80,8 @@ class LiveNodes:
         if target is python_operator.getitem and not isinstance(node.args[0], list | tuple):
             return self._getitem(node)
         if isinstance(target, torch._ops.OpOverload):
-            name = str(target)
-            op = operator(name)
-            return self._call(node, op) if op is not None else self._custom(node, name, target)
+            op = known_operator(target)
+            return self._call(node, op) if op is not None else self._custom(node, str(target), target)
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._higher_order(node, target.name())
         name = f"{target.__module__}.{target.__name__}" if callable(target) else str(target)
@@ -114,13 +113,26 @@ class LiveNodes:
     # Operators
 
     def _call(self, node: FxNode, op: Operator) -> None:
-        call = Call()
-        given = [*zip(op.names, node.args, strict=False), *node.kwargs.items()]
-        parts = self.torch.arguments(op, given, call)
+        call, args, kwargs = Call(), node.args, node.kwargs
+        if op.plain and not kwargs and len(args) <= len(op.kinds):
+            kinds, encode_one = op.kinds, self.encode
+            parts = [encode_one(one, kinds[index], call) for index, one in enumerate(args)]
+            parts += op.defaults[len(parts) :]
+        else:
+            parts = self.torch.arguments(op, [*zip(op.names, args, strict=False), *kwargs.items()], call)
+        if op.usual:
+            made = self.torch.call(op, parts, call, self._metas(node), node.name, node)
+            self.define(node, self.torch.graph.add(made))
+        else:
+            self._unusual_call(node, op, parts, call)
+
+    def _unusual_call(self, node: FxNode, op: Operator, parts: list[bytes], call: Call) -> None:
+        """Assertions, identities, sizes, writes and draws."""
+        given = {**dict(zip(op.names, node.args, strict=False)), **node.kwargs}
         if op.name in rules.ASSERTIONS:
-            self._assertion(node, op, dict(given), parts, call)
+            self._assertion(node, op, given, parts, call)
         elif self.torch.is_identity(op, parts):
-            source = self.value(given[0][1])
+            source = self.value(given[op.names[0]])
             self._values[node] = source
             self.torch.graph.dropped.append((node.name, op.name, source[1]))
         else:
@@ -128,7 +140,7 @@ class LiveNodes:
             if op.name == "aten.sym_size.int" and self._size(node, op.name, call, metas):
                 return
             if op.name in rules.NEEDS_STRIDES:
-                metas += self.metadata.strides(given[0][1].meta["val"])
+                metas += self.metadata.strides(given[op.names[0]].meta["val"])
             made = self.torch.call(op, parts, call, metas, node.name, node)
             self.define(node, self.torch.place(made, self.scope, self.torch.draws(op, parts)))
 
@@ -275,21 +287,22 @@ class LiveNodes:
         """One argument, as ``pt2_arguments`` encodes the same one of a saved program."""
         if isinstance(argument, FxNode):
             found = self._values.get(argument)
-            if isinstance(found, tuple):
+            if type(found) is tuple:
                 call.refs.append(found[1])
                 return found[0]
             inner = self._graph_of(argument)
             if inner is None:
                 raise bad(f"{argument.name} is used before it is made")
             return self._subgraph(inner, call)
-        if argument is None or type(argument) in (bool, str):
-            return encode(argument)
-        if type(argument) is float:
-            return encode(argument if argument == argument else math.nan)
-        if type(argument) is int:
-            return encode(float(argument) if kind == "f" else argument)
+        kind_of = type(argument)
+        if kind_of is int and kind != "f":
+            return NUMBERS.get(argument) or encode(argument)
         if isinstance(argument, list | tuple):
             return sequence(b"s1:[", [self.encode(item, kind, call) for item in argument])
+        if argument is None or kind_of is bool or kind_of is str:
+            return encode(argument)
+        if kind_of is float or kind_of is int:
+            return encode(float(argument) if argument == argument else math.nan)
         return encode(_constant(argument))
 
     def _metas(self, node: FxNode) -> tuple[Meta, ...]:
@@ -359,9 +372,19 @@ def _is_recorded(given: Mapping[str, Any]) -> bool:
 
 
 def _writes_in_place(graph: FxGraph) -> bool:
-    for node in graph.nodes:
-        if isinstance(node.target, torch._ops.OperatorBase):
-            op = operator(str(node.target)) if isinstance(node.target, torch._ops.OpOverload) else None
+    for target in {node.target for node in graph.nodes if node.op == "call_function"}:
+        if isinstance(target, torch._ops.OperatorBase):
+            op = known_operator(target) if isinstance(target, torch._ops.OpOverload) else None
             if op is None or op.writes or op.name in rules.WRITES_WHEN_TRUE:
                 return True
     return False
+
+
+_OPERATORS: dict[Any, Operator | None] = {}
+
+
+def known_operator(target: Any) -> Operator | None:
+    """The table's operator for an overload."""
+    if target not in _OPERATORS:
+        _OPERATORS[target] = operator(str(target))
+    return _OPERATORS[target]

@@ -22,7 +22,20 @@ EMPTY = encode(["["])
 class Operator:
     """One overload. ``defaults``: each argument's encoded default, None where there is none."""
 
-    __slots__ = ("aliases", "defaults", "head", "kinds", "name", "names", "pool", "position", "random", "writes")
+    __slots__ = (
+        "aliases",
+        "defaults",
+        "head",
+        "kinds",
+        "name",
+        "names",
+        "plain",
+        "pool",
+        "position",
+        "random",
+        "usual",
+        "writes",
+    )
 
     def __init__(self, name: str, row: list[Any]) -> None:
         arguments, writes, flags = row
@@ -40,6 +53,11 @@ class Operator:
         """Whether an empty ``stride`` means the size of the kernel (pooling)."""
         self.aliases = "a" in flags
         self.random = "r" in flags
+        special = name in WRITES_WHEN_TRUE or self.pool or MESSAGES & set(self.names)
+        self.plain = not (special or self.writes or "v" in self.kinds)
+        """Whether no argument needs more than to be encoded."""
+        self.usual = not (special or self.writes or self.random or name in UNUSUAL)
+        """Whether a call of it is a node and nothing more, whatever its arguments."""
 
 
 HARMLESS_WRITES = frozenset({"aten.detach_.default", "aten.requires_grad_.default"})
@@ -185,6 +203,10 @@ SUBGRAPH_OPERATORS = frozenset(
     ]
 )
 """torch's higher-order operators that farm knows to be plain data flow."""
+
+
+UNUSUAL = ASSERTIONS | IDENTITIES | IDENTITIES_WITHOUT_WRITES | NEEDS_STRIDES | {"aten.sym_size.int"}
+"""Operators with a rule of their own."""
 
 
 def encode_default(letter: str, value: Any) -> bytes:

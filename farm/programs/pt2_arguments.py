@@ -13,7 +13,8 @@ from farm.programs.torch_graph import Call
 
 _NONE = encode(None)
 _TRUE, _FALSE = encode(True), encode(False)
-_NUMBERS = {number: encode(number) for number in range(-64, 1025)}
+NUMBERS = {number: encode(number) for number in range(-64, 1025)}
+"""Encodings of small whole numbers, which most arguments are."""
 
 LISTS = {
     "as_tensors": "as_tensor",
@@ -44,7 +45,7 @@ class Arguments:
         if tag == "as_tensor":
             return self._value(value["name"], call)
         if tag == "as_int" and type(value) is int and kind != "f":
-            return _NUMBERS.get(value) or encode(value)
+            return NUMBERS.get(value) or encode(value)
         if tag == "as_none":
             return _NONE
         if tag == "as_bool":

@@ -65,7 +65,10 @@ class NodeReader:
     def _call(self, node: schema.Node, op: Operator) -> None:
         call = Call()
         parts = self.torch.arguments(op, [(given.name, given.arg) for given in node.inputs], call)
-        if op.name in rules.ASSERTIONS:
+        if op.usual:
+            made = self.torch.call(op, parts, call, self._metas(node), label_of(node), node)
+            self._define_outputs(node, self.torch.graph.add(made))
+        elif op.name in rules.ASSERTIONS:
             self._assertion(node, op, parts, call)
         elif self.torch.is_identity(op, parts) and len(node.outputs) == 1:
             self._identity(node, op)

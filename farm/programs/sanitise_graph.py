@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from farm.programs.describe import source_line
 from farm.programs.operators import SCALAR_OPERATORS, SUBGRAPH_OPERATORS, operator
 from farm.programs.sanitise_checks import (
     Check,
@@ -49,6 +50,7 @@ _DEVICES = frozenset({"cpu", "cuda", "xpu", "mps", "hpu", "npu", "xla", "mtia", 
 _MAX_TRACE = 64 << 10
 _OPERATOR_PREFIX = "torch.ops."
 _HIGHER = "torch.ops.higher_order."
+_NOT_KNOWN = "is no operator of torch's own that farm knows"
 
 
 def one_of(table: Mapping[int, str]) -> Check:
@@ -129,13 +131,17 @@ SCALAR_ARGUMENT = union({**_SCALARS, **_LISTS})
 _OPTIONAL_TENSOR = union({"as_tensor": TENSOR, "as_none": boolean})
 
 
-def operator_name(value: Any) -> str:
-    """An operator that torch itself has, by its full name. Nothing else is ever looked up or called."""
-    name = text(value)
+def _is_operator(name: str) -> bool:
+    """Whether ``name`` is an operator that torch itself has. Nothing else is ever looked up or called."""
     short = name.removeprefix(_OPERATOR_PREFIX)
-    if short == name or short in FORBIDDEN or operator(short) is None:
-        raise Refused(f"{shown(name)} is not an operator of torch's that a program may call")
-    return name
+    return short != name and short not in FORBIDDEN and operator(short) is not None
+
+
+def operator_name(value: Any) -> str:
+    """An operator as an argument, by its full name."""
+    if not _is_operator(text(value)):
+        raise Refused(f"{shown(value)} {_NOT_KNOWN}")
+    return str(value)
 
 
 _PLAIN: Mapping[str, Check] = {
@@ -252,7 +258,7 @@ def _nodes(raws: list[Raw], depth: int) -> list[Raw]:
 
 def _node(node: _Node, depth: int) -> Raw:
     higher = node.target.startswith(_HIGHER)
-    _known_target(node.target, higher)
+    _known_target(node, higher)
     given = within("inputs", lambda raws: _given(raws, node.target, higher, depth), node.inputs)
     if node.target == _HIGHER + "wrap_with_autocast":
         _refuse_autocast([one["arg"] for one in given])
@@ -267,11 +273,11 @@ def _node(node: _Node, depth: int) -> Raw:
     return Raw(msgspec.json.encode(made))
 
 
-def _known_target(target: str, higher: bool) -> None:
-    if higher and target.removeprefix(_HIGHER) not in SUBGRAPH_OPERATORS:
-        raise Refused(f"it calls {shown(target)}, which farm does not know to be plain data flow")
-    if not higher and target not in SCALAR_OPERATORS:
-        within("target", operator_name, target)
+def _known_target(node: _Node, higher: bool) -> None:
+    known = node.target.removeprefix(_HIGHER) in SUBGRAPH_OPERATORS if higher else _is_operator(node.target)
+    if not known and node.target not in SCALAR_OPERATORS:
+        line = source_line(origin(node.metadata).get("stack_trace", "")).rpartition("/")[2]
+        raise Refused(f"it calls {shown(node.target)}{line and f' at {shown(line)}'}, which {_NOT_KNOWN}").at(".target")
 
 
 def _given(raws: list[Raw], target: str, higher: bool, depth: int) -> list[Any]:
@@ -282,7 +288,9 @@ def _given(raws: list[Raw], target: str, higher: bool, depth: int) -> list[Any]:
             one = msgspec.json.decode(raw, type=_Given)
             name = identifier(one.name) if higher and one.name else "" if higher else word(one.name)
             kind = one.kind if one.kind in (None, 0, 1, 2) else 0
-            made.append({"name": name, "arg": within("arg", lambda arg: _argument(arg, target, depth), one.arg), "kind": kind})
+            made.append(
+                {"name": name, "arg": within("arg", lambda arg: _argument(arg, target, depth), one.arg), "kind": kind}
+            )
     except Refused as refused:
         raise refused.at(f"[{len(made)}]") from None
     return made

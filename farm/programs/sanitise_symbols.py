@@ -18,8 +18,8 @@ from farm.programs.sanitise_checks import Refused, integer, nullable, shown, tex
 _SYMBOL = re.compile(r"[a-z]{1,8}[0-9]{1,6}", re.ASCII)
 _UNBACKED = re.compile(r"(?:u|zuf)[0-9]{1,6}", re.ASCII)
 _ASSUMPTIONS = frozenset(
-    "integer real positive negative nonnegative nonpositive nonzero zero even odd finite infinite rational commutative"
-    " complex extended_real".split()
+    {"integer", "real", "positive", "negative", "nonnegative", "nonpositive", "nonzero", "zero", "even", "odd"}
+    | {"finite", "infinite", "rational", "commutative", "complex", "extended_real"}
 )
 _MAX_PARTS = 1000
 _MAX_ALIKE = 32

@@ -47,13 +47,12 @@ class Scope:
 class Call:
     """The arguments of one call while they are encoded: operands, and what came with subgraphs."""
 
-    __slots__ = ("inner", "ordered", "refs", "spans", "writes")
+    ordered = writes = False
+    inner: tuple[int, ...] = ()
+    spans: Mapping[int, tuple[int, int]] = {}
 
     def __init__(self) -> None:
         self.refs: list[int] = []
-        self.inner: list[int] = []
-        self.spans: dict[int, tuple[int, int]] = {}
-        self.ordered = self.writes = False
 
 
 Encode = Callable[[Any, str, Call], bytes]
@@ -85,7 +84,8 @@ class TorchGraph:
         """Arguments in the schema's order, defaults filled in. ``given`` pairs names with raw values."""
         parts, kinds, position_of = op.defaults.copy(), op.kinds, op.position
         extra: list[bytes] = []
-        last = -1
+        spans: dict[int, tuple[int, int]] = {}
+        last, plain, encode_one = -1, op.plain, self.encode
         for name, raw in given:
             position = position_of.get(name, len(kinds))
             if position == last < len(kinds):
@@ -95,14 +95,17 @@ class TorchGraph:
                 call.refs.clear()
                 return self.arguments(op, ordered, call)
             last = position
-            if position == len(kinds):
-                extra.append(encode(name) + self.encode(raw, "", call))
+            if plain and position < len(kinds):
+                parts[position] = encode_one(raw, kinds[position], call)
+            elif position == len(kinds):
+                extra.append(encode(name) + encode_one(raw, "", call))
             elif kinds[position] != "v" and name not in rules.MESSAGES:
                 start = len(call.refs)
-                parts[position] = self.encode(raw, kinds[position], call)
-                call.spans[position] = (start, len(call.refs))
+                parts[position] = encode_one(raw, kinds[position], call)
+                spans[position] = (start, len(call.refs))
             else:
                 parts[position] = rules.SKIPPED
+        call.spans = spans
         if op.pool and parts[op.position["stride"]] == rules.EMPTY:
             parts[op.position["stride"]] = parts[op.position["kernel_size"]]
         return parts + extra
@@ -148,7 +151,7 @@ class TorchGraph:
         A custom operator may write to any operand and return any; so may one whose subgraphs write.
         """
         node = Node(op, head, tuple(call.refs), metas, label, source)
-        node.inner = tuple(call.inner)
+        node.inner = call.inner
         node.aliases = True
         if call.writes:
             node.writes = tuple(index for index in range(len(call.refs)) if index not in node.inner)
@@ -188,7 +191,7 @@ class TorchGraph:
         effects = [*scope.ordered, *scope.writes, *[node for node, _ in scope.asserts]]
         start = len(call.refs)
         call.refs.extend((*refs, *effects))
-        call.inner.extend(range(start, len(call.refs)))
+        call.inner += tuple(range(start, len(call.refs)))
         call.ordered |= bool(scope.ordered)
         call.writes |= bool(scope.writes)
         counts = [len(scope.ordered), len(scope.writes), len(scope.asserts)]

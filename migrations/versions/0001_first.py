@@ -107,18 +107,18 @@ def _builds() -> None:
         postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index(
-        "ix_builds_lease",
-        "builds",
-        ["lease_expires"],
-        sqlite_where=sa.text("state = 'running'"),
-        postgresql_where=sa.text("state = 'running'"),
-    )
-    op.create_index(
         "ix_builds_remembered",
         "builds",
         ["namespace", "recipe"],
         sqlite_where=sa.text("remembered = 1"),
         postgresql_where=sa.text("remembered"),
+    )
+    op.create_index(
+        "ix_builds_running",
+        "builds",
+        ["id", "lease_expires", "worker"],
+        sqlite_where=sa.text("state = 'running'"),
+        postgresql_where=sa.text("state = 'running'"),
     )
     op.create_index(
         "uq_builds_active",

@@ -54,7 +54,9 @@ class Times:
 
 def limited(name: str, value: float, unit: str, limit: float, note: str = "", against: str = "") -> Row:
     """A figure that must not exceed ``limit``."""
-    return Row(name, value, unit, limit, against or f"the limit of {limit:g} {unit}", value / limit, value <= limit, note)
+    return Row(
+        name, value, unit, limit, against or f"the limit of {limit:g} {unit}", value / limit, value <= limit, note
+    )
 
 
 def beside(name: str, value: float, unit: str, peer: str, figure: float, most: float | None, note: str = "") -> Row:
@@ -126,10 +128,13 @@ def _run(command: Sequence[str | Path], env: Mapping[str, str] | None) -> tuple[
     return wall, now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime
 
 
-def output(command: Sequence[str | Path], env: Mapping[str, str] | None = None, timeout: float = 900) -> str:
+def output(
+    command: Sequence[str | Path], env: Mapping[str, str] | None = None, timeout: float = 900, cwd: Path | None = None
+) -> str:
     """Run ``command`` to its end and give its standard output; ``Unavailable`` with its last words if it fails."""
+    words = [*map(str, command)]
     done = subprocess.run(
-        [*map(str, command)], env=clean(env), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        words, env=clean(env), cwd=cwd, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
     )
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()

@@ -50,7 +50,9 @@ def large(gib: float) -> Iterator[Path]:
     if shutil.disk_usage(CACHE).free < 2 * need + GIB:
         raise Unavailable(f"{CACHE} has no room for a file of {gib:g} GiB")
     if psutil.virtual_memory().available < 2 * need + GIB:
-        raise Unavailable(f"a program of {gib:g} GiB takes {2 * gib + 1:g} GiB of free memory to export and to keep cached")
+        raise Unavailable(
+            f"a program of {gib:g} GiB takes {2 * gib + 1:g} GiB of free memory to export and to keep cached"
+        )
     with folder(CACHE) as place:
         path = place / "large.pt2"
         export("large", path, str(int(gib * 4)))

@@ -125,6 +125,17 @@ class Structured(nn.Module):
         return Result(a * 2, Pair(a + 1, a - 1))
 
 
+class OnItsDevice(nn.Module):
+    """Names the device that it was exported on: in a weight, and in an argument of an operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.full((6,), 3.0))
+
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        return a * self.scale + torch.arange(6, device=a.device)
+
+
 class Branches(nn.Module):
     def forward(self, a: torch.Tensor) -> torch.Tensor:
         return torch.cond(a.sum() > 0, lambda t: t + 1, lambda t: t - 1, (a,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,20 @@ def test_a_structure_of_the_models_own_needs_none_of_its_packages(tmp_path: Path
     path = program(tmp_path / "model.pt2", models.Structured(), (data(2, 6),))
     form = TensorRTBuilder().export(path, tmp_path, LIMITS, Watch(), {})
     assert len(form.outputs) == 3
+
+
+def test_a_program_from_a_gpu_is_exported_without_one(tmp_path: Path) -> None:
+    saved = program(tmp_path / "here.pt2", models.OnItsDevice(), (data(2, 6),))
+    moved = tmp_path / "there.pt2"
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(moved, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith(".json"):
+                content = content.replace(b'"type": "cpu", "index": null', b'"type": "cuda", "index": 0')
+            target.writestr(name.replace("here/", "there/"), content)
+    assert b"cuda" in zipfile.ZipFile(moved).read("there/models/model.json")
+    torch_export.export_program(moved, tmp_path / "model.onnx", "model.data", Quiet())  # type: ignore[arg-type]
+    assert_same_numbers(open_form(tmp_path), models.OnItsDevice(), data(2, 6))
 
 
 def test_a_branch_is_converted(export: Callable[..., Form]) -> None:

@@ -1,10 +1,8 @@
-"""What the contract suites need: a database of their own on a PostgreSQL that runs, or the reason why not."""
+"""What the contract suites need: a fresh SQLite file, and a database on a PostgreSQL that runs."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,49 +13,7 @@ pytest.register_assert_rewrite(
 )
 pytest.register_assert_rewrite("store_contract")
 
-SERVERS = ("postgresql://postgres@127.0.0.1:5432", "postgresql://root@127.0.0.1:5432")
-
-
-def reachable_server() -> str:
-    """The first server that lets us make databases. A missing one is a skip here, and a failure in CI."""
-    psycopg = pytest.importorskip("psycopg")
-    reasons = []
-    for server in SERVERS:
-        try:
-            with psycopg.connect(f"{server}/postgres", connect_timeout=5):
-                return server
-        except psycopg.OperationalError as error:
-            reasons.append(f"{server}: {str(error).splitlines()[0]}")
-    message = "no PostgreSQL to test with: " + "; ".join(reasons)
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
-
-
-class Server:
-    """Makes databases, and drops them at the end."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._made: list[str] = []
-
-    def sql(self, *statements: str) -> None:
-        import psycopg
-
-        with psycopg.connect(f"{self.address}/postgres", autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement)
-
-    def database(self) -> str:
-        """A new and empty database's URL."""
-        name = f"farm_test_{uuid.uuid4().hex[:12]}"
-        self.sql(f"CREATE DATABASE {name}")
-        self._made.append(name)
-        return f"{self.address}/{name}"
-
-    def drop_all(self) -> None:
-        for name in self._made:
-            self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+from servers import Server, empty, reachable_server  # noqa: E402 - after the registration above
 
 
 @pytest.fixture(scope="session")
@@ -98,14 +54,3 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
 def postgresql_url(migrated_postgresql: str) -> str:
     empty(migrated_postgresql)
     return migrated_postgresql
-
-
-def empty(url: str) -> None:
-    """Much quicker than TRUNCATE where there is little to remove."""
-    import psycopg
-
-    from farm.db.models import metadata
-
-    with psycopg.connect(url) as connection:
-        for table in reversed(metadata.sorted_tables):
-            connection.execute(f"DELETE FROM {table.name}")

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from conftest import empty
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from contract_builds import AskingContract, MakingContract
 from contract_engines import EnginesContract
 from contract_keeping import KeepingContract
 from contract_machine import SETTINGS, BuildsMachine
-from contract_races import RacesContract
+from contract_races import RacesContract, together
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
+from index_things import ABLE, queued, request
+from servers import Server, empty
+from sqlalchemy import Connection
 
+from farm.db import statements
 from farm.db.index import SqlIndex
+from farm.db.making import READ_IN_ORDER
+from farm.db.migrate import needs_upgrade, upgrade
+from farm.db.models import metadata
+from farm.db.session import make_engine, parse_url
+from farm.errors import Unavailable
+
+psycopg = pytest.importorskip("psycopg")
 
 
 @pytest.fixture
@@ -57,3 +71,132 @@ def test_any_order_of_calls_keeps_to_the_model(migrated_postgresql: str) -> None
             return SqlIndex(migrated_postgresql)
 
     run_state_machine_as_test(Machine, settings=settings(SETTINGS, max_examples=10))
+
+
+class TestServer:
+    """What is a server's own: it is migrated by hand, it can be away, and it cuts connections."""
+
+    def test_a_database_without_tables_says_what_to_do(self, postgresql: Server) -> None:
+        url = postgresql.database()
+        assert needs_upgrade(url)
+        with pytest.raises(Unavailable, match="farm db upgrade"):
+            SqlIndex(url)
+        assert upgrade(url) is True
+        assert needs_upgrade(url) is False and upgrade(url) is False
+        SqlIndex(url).close()
+
+    def test_many_upgrade_at_once(self, postgresql: Server) -> None:
+        url = postgresql.database()
+        assert sorted(together(lambda n: upgrade(url), 4)) == [False, False, False, True]
+
+    def test_the_tables_are_those_of_the_models(self, migrated_postgresql: str) -> None:
+        with make_engine(parse_url(migrated_postgresql)).connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, metadata) == []
+
+    def test_a_newer_schema_is_refused(self, postgresql: Server) -> None:
+        url = postgresql.database()
+        upgrade(url)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        for act in (needs_upgrade, upgrade, SqlIndex):
+            with pytest.raises(Unavailable, match="newer farm"):
+                act(url)
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"port": 1}, "not listening"),
+            ({"database": "no_such_database"}, "create the database"),
+            ({"host": "no-such-host.invalid"}, "correct FARM_DATABASE_URL"),
+            ({"username": "no_such_user"}, "lacks what farm needs"),
+        ],
+    )
+    def test_a_server_that_cannot_be_had(self, migrated_postgresql: str, change: dict[str, Any], says: str) -> None:
+        url = parse_url(migrated_postgresql).set(password="secret", **change)
+        with pytest.raises(Unavailable, match=says) as caught:
+            SqlIndex(url.render_as_string(hide_password=False))
+        assert "secret" not in str(caught.value)
+
+    def test_connections_that_were_cut_are_made_anew(self, index: SqlIndex, url: str) -> None:
+        build = queued(index)
+        for _ in range(3):
+            cut(url)
+            assert index.build(build.id) is not None
+            cut(url)
+            index.count("hit", {"n": 1})
+        assert index.stats()["counters"] == {"hit": {"n": 3}}
+
+    def test_a_connection_cut_inside_a_transaction_changes_nothing_twice(self, index: SqlIndex, url: str) -> None:
+        tries = []
+
+        def work(connection: Connection) -> int:
+            index._count(connection, "hit", {"n": 1})
+            tries.append(1)
+            if len(tries) == 1:
+                cut(url)
+            index._count(connection, "hit", {"seconds": 1})
+            return len(tries)
+
+        assert index.db.run(work, writes=True) == 2
+        assert index.stats()["counters"] == {"hit": {"n": 1, "seconds": 1}}
+
+    def test_a_connection_cut_before_the_commit_says_that_nobody_knows(self, index: SqlIndex, url: str) -> None:
+        with pytest.raises(Unavailable, match="may or may not"):
+            index.db.run(lambda connection: (index._count(connection, "hit", {"n": 1}), cut(url)), writes=True)
+        assert index.stats()["counters"] == {}
+
+    def test_deadlocks_are_run_again(self, index: SqlIndex) -> None:
+        """Two transactions that lock two rows crosswise: PostgreSQL ends one, which then runs again."""
+        index.count("a", {"n": 0})
+        index.count("b", {"n": 0})
+        met = threading.Barrier(2)
+
+        def work(number: int) -> None:
+            first = [True]
+
+            def cross(connection: Connection) -> None:
+                one, other = ("a", "b") if number else ("b", "a")
+                index._count(connection, one, {"n": 1})
+                if first.pop() if first else False:
+                    met.wait(30)
+                index._count(connection, other, {"n": 1})
+
+            index.db.run(cross, writes=True)
+
+        together(work, 2)
+        assert index.stats()["counters"] == {"a": {"n": 2}, "b": {"n": 2}}
+
+    def test_a_stopped_client_cannot_hold_a_lock_for_ever(self, index: SqlIndex) -> None:
+        """SIGSTOP inside a transaction: the server ends the session, by a setting that each connection brings."""
+        with index.db.engine.connect() as connection:
+            timeout = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one()
+        assert timeout not in ("0", "")
+
+    @pytest.mark.parametrize("analysed", [False, True])
+    def test_leasing_reads_the_queue_in_its_order(self, index: SqlIndex, url: str, analysed: bool) -> None:
+        index.claim_or_join([request(n) for n in range(2000)], "me")
+        if analysed:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("ANALYZE builds")
+        plan = explain(index, index.db.made(statements.best_due), {"the_capabilities": ABLE})
+        assert "ix_builds_due" in plan and "Sort" not in plan
+
+
+def explain(index: SqlIndex, statement: Any, params: dict[str, Any]) -> str:
+    with index.db.engine.connect() as connection:
+        connection.exec_driver_sql(READ_IN_ORDER)
+        compiled = statement.compile(dialect=connection.dialect)
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        rows = raw.execute(f"EXPLAIN {compiled}", compiled.construct_params(params))
+        return "\n".join(row[0] for row in rows)
+
+
+def cut(url: str) -> None:
+    """End every other session of the database, as a restart would."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )

@@ -174,11 +174,11 @@ def expression(program: str, pick: Callable[[dict[str, Any]], dict[str, Any]]) -
     return make
 
 
-AT_LOAD["size_is_an_expression"] = expression("dyn", lambda graph: graph["tensor_values"]["x"]["sizes"][0])
-AT_LOAD["stride_is_an_expression"] = expression("dyn", lambda graph: graph["tensor_values"]["x"]["strides"][0])
-AT_LOAD["integer_is_an_expression"] = expression("dyn", lambda graph: next(iter(graph["sym_int_values"].values())))
-AT_LOAD["truth_is_an_expression"] = expression("un", lambda graph: next(iter(graph["sym_bool_values"].values())))
-AT_LOAD["float_is_an_expression"] = expression("der", lambda graph: next(iter(graph["sym_float_values"].values())))
+AT_LOAD["size_is_an_expression"] = expression("batch", lambda graph: graph["tensor_values"]["x"]["sizes"][0])
+AT_LOAD["stride_is_an_expression"] = expression("batch", lambda graph: graph["tensor_values"]["x"]["strides"][0])
+AT_LOAD["integer_is_an_expression"] = expression("batch", lambda graph: next(iter(graph["sym_int_values"].values())))
+AT_LOAD["truth_is_an_expression"] = expression("unknown", lambda graph: next(iter(graph["sym_bool_values"].values())))
+AT_LOAD["float_is_an_expression"] = expression("derived", lambda graph: next(iter(graph["sym_float_values"].values())))
 
 
 @way("load")
@@ -187,7 +187,7 @@ def size_inside_a_branch_is_an_expression(case: Case) -> Path:
         inner = branch(model)["graph"]["tensor_values"]
         next(iter(inner.values()))["sizes"][0] = {"as_expr": {"expr_str": case.code, "hint": None}}
 
-    return case.edit("cond", change)
+    return case.edit("branches", change)
 
 
 def branch(model: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def branch(model: dict[str, Any]) -> dict[str, Any]:
 
 @way("load")
 def input_name_is_code(case: Case) -> Path:
-    return case.edit("dyn", renamed("x", f"x={case.code}"))
+    return case.edit("batch", renamed("x", f"x={case.code}"))
 
 
 @way("load")
@@ -253,13 +253,13 @@ def guard_is_code(case: Case) -> Path:
     def change(model: dict[str, Any]) -> None:
         model["guards_code"] = [f"{case.code} is None"]
 
-    return case.edit("dyn", change)
+    return case.edit("batch", change)
 
 
 @way("run")
 def value_name_is_code(case: Case) -> Path:
     """A name that can be assigned to and read, and evaluates the code when it is."""
-    return case.edit("dyn", renamed("linear", f"self.__dict__[({case.code}, 'y')[1]]"))
+    return case.edit("batch", renamed("linear", f"self.__dict__[({case.code}, 'y')[1]]"))
 
 
 @way("run")
@@ -268,7 +268,7 @@ def value_name_inside_a_branch_is_code(case: Case) -> Path:
         inner = branch(model)
         inner["graph"] = rename(inner["graph"], "linear", f"self.__dict__[({case.code}, 'y')[1]]")
 
-    return case.edit("cond", change)
+    return case.edit("branches", change)
 
 
 @way("run")
@@ -276,7 +276,7 @@ def branch_name_is_code(case: Case) -> Path:
     def change(model: dict[str, Any]) -> None:
         branch(model)["name"] = f'__class__"), {case.undotted}, (self, "x'
 
-    return case.edit("cond", change)
+    return case.edit("branches", change)
 
 
 @way("run")
@@ -286,7 +286,7 @@ def keyword_of_a_call_is_code(case: Case) -> Path:
         added = {"name": f"a={case.code}, b", "arg": {"as_int": 1}, "kind": 2}
         call["inputs"].append(added)
 
-    return case.edit("cond", change)
+    return case.edit("branches", change)
 
 
 @way("export")
@@ -294,7 +294,7 @@ def argument_name_is_code(case: Case) -> Path:
     def change(model: dict[str, Any]) -> None:
         signature(model)["forward_arg_names"] = ["x", f"y={case.code}"]
 
-    return case.edit("dyn", change)
+    return case.edit("batch", change)
 
 
 @way("run")
@@ -315,7 +315,7 @@ def keyword_of_the_program_is_code(case: Case) -> Path:
 def parameter_name_is_code(case: Case) -> Path:
     """A dotted name whose parts are no identifiers is put between quotes as it is."""
     change = renamed("l.weight", f'__class__"), {case.undotted}, (self, "x')
-    return case.programs["dyn"].forge(case.path, change, weights=change)
+    return case.programs["batch"].forge(case.path, change, weights=change)
 
 
 @way("export")
@@ -346,7 +346,7 @@ def calling(case: Case, target: str, *arguments: dict[str, Any]) -> Path:
         }
         graph(model)["nodes"].insert(0, node)
 
-    return case.edit("dyn", change)
+    return case.edit("batch", change)
 
 
 @way("export")
@@ -380,4 +380,4 @@ def operator_writes_a_file(case: Case) -> Path:
         graph(model)["nodes"].insert(0, node)
         graph(model)["tensor_values"]["mapped"] = graph(model)["tensor_values"]["p_l_bias"]
 
-    return case.edit("dyn", change)
+    return case.edit("batch", change)

@@ -1,0 +1,84 @@
+"""Look-ups among a million engines, in SQLite."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from farm.db.index import SqlIndex
+from farm.index import Wanted
+from tests.bench.measure import Row, folder, limited, shown
+from tests.bench.programs import CACHE
+
+LIMIT_MS = 2.0
+NAMESPACE = "main"
+ENGINE = (
+    "INSERT INTO engines (recipe, namespace, key, digest, size, weights, build, created, build_seconds, manifest_json)"
+)
+PARTS = "INSERT INTO key_parts (key, recipe, graph, model, target, recorded, parts_json)"
+
+
+def among_a_million(quick: bool) -> Iterator[Row]:
+    """One ``find`` each: a third asks for an exact recipe, a third for a key whose engine another recipe made, a
+    third for what is not there. Each key has two recipes with an engine, as two settings of a search would leave."""
+    rows, asks = (100_000, 1_500) if quick else (1_000_000, 6_000)
+    with folder(CACHE) as place:
+        url = f"sqlite:///{place / 'farm.db'}"
+        index = SqlIndex(url)
+        started = time.perf_counter()
+        _fill(place / "farm.db", rows)
+        filled = time.perf_counter() - started
+        times = sorted(_look(index, rows, asks))
+        index.close()
+        size = (place / "farm.db").stat().st_size / 2**30
+    note = f"{rows:,} engines, {size:.1f} GiB, filled in {filled:.0f} s; {asks:,} look-ups one by one"
+    yield shown("lookup-p50", times[len(times) // 2], "ms", note)
+    yield limited("lookup-p99", times[int(len(times) * 0.99)], "ms", LIMIT_MS, f"most {times[-1]:.2f} ms")
+
+
+def _name(kind: str, number: int) -> str:
+    return "sha256:" + hashlib.sha256(f"{kind} {number}".encode()).hexdigest()
+
+
+def _fill(path: Path, rows: int) -> None:
+    """Engines straight into the tables: the builds that would have made them are not what is measured."""
+    parts = json.dumps({"settings": {"optimization_level": 3}, "target": {"capabilities": [89]}})
+    manifest = json.dumps({"toolchain": "tensorrt_rtx==1.7.1.116", "bindings": {"inputs": [], "outputs": []}})
+    with sqlite3.connect(path) as database:
+        for start in range(0, rows, 20_000):
+            numbers = range(start, min(start + 20_000, rows))
+            database.executemany(
+                f"{ENGINE} VALUES (?, '{NAMESPACE}', ?, ?, 1000, ?, 'b', ?, 1.0, ?)",
+                [
+                    (_name("recipe", n), _name("key", n // 2), _name("plan", n), _name("weights", n // 4), n, manifest)
+                    for n in numbers
+                ],
+            )
+            database.executemany(
+                f"{PARTS} VALUES (?, ?, ?, 'm.pt2', 'sm_89', ?, ?)",
+                [(_name("key", n // 2), _name("recipe", n), _name("graph", n // 8), n, parts) for n in numbers],
+            )
+            database.commit()
+
+
+def _look(index: SqlIndex, rows: int, asks: int) -> list[float]:
+    """Milliseconds of each; what is found is checked."""
+    chance = random.Random(0)
+    found = []
+    for number in range(asks):
+        n, kind = chance.randrange(rows), number % 3
+        wanted = (
+            Wanted(_name("key", n // 2), _name("recipe", n), _name("weights", n // 4)),
+            Wanted(_name("key", n // 2), _name("other recipe", n), _name("weights", n // 4)),
+            Wanted(_name("other key", n), _name("other recipe", n), _name("weights", n // 4)),
+        )[kind]
+        started = time.perf_counter()
+        (answer,) = index.find([wanted], [NAMESPACE])
+        found.append((time.perf_counter() - started) * 1e3)
+        assert (answer is None) == (kind == 2) and (answer is None or answer.exact == (kind == 0))
+    return found

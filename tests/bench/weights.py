@@ -1,0 +1,192 @@
+"""A program with 4 GiB of weights: hashing it, looking it up again, and the memory that takes."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+from blake3 import blake3
+
+from farm.programs import open_program
+from tests.bench.measure import Row, Times, alternated, beside, clean, folder, limited, output, processes, shown, timed
+from tests.bench.programs import CACHE, ROOT, kept, large
+
+GIBS = 4.0
+MOST_OF_PEER = 1.25
+LIMIT_AGAIN_MS = 50.0
+LIMIT_MEMORY_MIB = 64.0
+SAMPLE = 256 << 20
+MIB = 1 << 20
+
+
+def weights_digest(quick: bool) -> Iterator[Row]:
+    """Everything that follows from one big file, which is made once a run."""
+    gib = 0.5 if quick else GIBS
+    with large(gib) as path:
+        _sha256(path)  # from now on the file is in the page cache, for every contestant
+        yield from _hashing(path, gib, 3 if quick else 5)
+        yield _memory(path, gib)
+        yield from _again(path, gib, 5 if quick else 10)
+
+
+def _hashing(path: Path, gib: float, repeats: int) -> Iterator[Row]:
+    """A fresh look each time: the program is opened and every tensor hashed."""
+    name, peer = fastest(path)
+    ours, theirs = alternated(lambda: open_program(path).weights.content_digest(), lambda: peer(path), repeats)
+    note = f"{gib:g} GiB, {gib / ours.least:.2f} GiB/s; {ours.said()}"
+    yield beside("weights-digest", ours.least, "s", f"{name} of the file", theirs.least, MOST_OF_PEER, note)
+    sha256 = Times((timed(lambda: _sha256(path)), timed(lambda: _sha256(path))))
+    yield beside("weights-digest-beside-sha256", ours.least, "s", "sha256 of the file", sha256.least, 1.0, note)
+
+
+def fastest(path: Path) -> tuple[str, Callable[[Path], object]]:
+    """The fastest cryptographic hash here, by the file's first 256 MiB; BLAKE3 however it may be fed."""
+    with path.open("rb") as file:
+        sample = file.read(SAMPLE)
+    rates = {
+        "blake3": min(timed(lambda: blake3(sample, max_threads=blake3.AUTO)) for _ in range(3)),
+        **{
+            name: min(timed(lambda: hashlib.new(name, sample)) for _ in range(2))
+            for name in ("sha256", "sha512", "blake2b")
+        },
+    }
+    best = min(rates, key=rates.__getitem__)
+    if best != "blake3":
+        return best, lambda found: _file_digest(found, best)
+    ways = {"blake3 (mmap, all threads)": _blake3_mapped, "blake3 (reads, all threads)": _blake3_read}
+    name = min(ways, key=lambda way: timed(lambda: ways[way](path)))
+    return name, ways[name]
+
+
+def _blake3_mapped(path: Path) -> bytes:
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).digest()
+
+
+def _blake3_read(path: Path) -> bytes:
+    hasher = blake3(max_threads=blake3.AUTO)
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(8 << 20):
+            hasher.update(piece)
+    return hasher.digest()
+
+
+def _sha256(path: Path) -> bytes:
+    return _file_digest(path, "sha256")
+
+
+def _file_digest(path: Path, name: str) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, name).digest()
+
+
+# -- memory ------------------------------------------------------------------------------------------------------
+
+HASH_ONCE = """
+import sys
+from farm.programs import open_program
+print("ready", flush=True); sys.stdin.readline()
+open_program(sys.argv[1]).weights.content_digest()
+print("done", flush=True); sys.stdin.readline()
+"""
+
+
+def _memory(path: Path, gib: float) -> Row:
+    """Anonymous memory (the kernel's RssAnon, read 500 times a second) at its peak while a process opens and hashes the
+    program, less what the process had with everything imported. The model's own pages are the file's, mapped."""
+    process = psutil.Popen(
+        [sys.executable, "-c", HASH_ONCE, path], stdin=-1, stdout=-1, text=True, env=clean(None), cwd=ROOT
+    )
+    with process, _Sampler(process.pid) as sampler:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        before = sampler.now()
+        sampler.peak.clear()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        peak = dict(sampler.peak)
+        process.stdin.close()
+    extra = (peak["RssAnon"] - before["RssAnon"]) / MIB
+    note = f"RssAnon above that before, while hashing {gib:g} GiB; mapped file pages at their peak {peak['RssFile'] / MIB:.0f} MiB"
+    return limited("hashing-memory", extra, "MiB", LIMIT_MEMORY_MIB, note)
+
+
+class _Sampler:
+    """Reads a process's memory in a thread."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self.peak: dict[str, int] = {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> _Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def now(self) -> dict[str, int]:
+        lines = (line.split() for line in self._status.read_text().splitlines())
+        return {words[0][:-1]: int(words[1]) * 1024 for words in lines if words[0] in ("RssAnon:", "RssFile:")}
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.002):
+            try:
+                found = self.now()
+            except OSError:
+                return
+            for name, size in found.items():
+                self.peak[name] = max(size, self.peak.get(name, 0))
+
+
+# -- a second look -----------------------------------------------------------------------------------------------
+
+ASK_AGAIN = """
+import contextlib, io, sys, time
+from farm.cli import main
+def ask(model):
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        sys.argv = ["farm", "key", model, "-t", "sm_89", "--json"]
+        main()
+    assert '"key"' in said.getvalue(), said.getvalue()
+ask(sys.argv[2])
+big, started = sys.argv[1], time.perf_counter()
+"""
+
+
+def _again(path: Path, gib: float, repeats: int) -> Iterator[Row]:
+    """``farm key`` of a program that this home has hashed before.
+
+    Process start is taken off in the strictest way that can be timed: a fresh process imports everything and opens
+    the farm by asking for a tiny program first; the second command is then timed from its arguments to its answer.
+    """
+    with folder(CACHE) as home:
+        tiny = kept("small")
+        env = {"FARM_HOME": str(home), "PYTHONPATH": str(ROOT)}
+        farm = [sys.executable, "-m", "farm"]
+        key = [*farm, "key", path, "-t", "sm_89", "--json"]
+        first = timed(lambda: output(key, env, cwd=ROOT))
+        inside = Times(tuple(_ask_again(path, tiny, env) for _ in range(repeats)))
+        note = f"command to answer in a process that has imported all it needs; the first look took {first:.2f} s; {inside.said(1e3, 'ms')}"
+        yield limited("key-again", inside.least * 1e3, "ms", LIMIT_AGAIN_MS, note)
+        whole = processes(key, repeats, env)
+        little = processes([*farm, "key", tiny, "-t", "sm_89", "--json"], repeats, env)
+        bare = processes([*farm, "--version"], repeats, env)
+        python = processes([sys.executable, "-c", "pass"], repeats, env)
+        more = (whole.wall.least - little.wall.least) * 1e3
+        note = f"'farm key' of {gib:g} GiB less 'farm key' of a 6 KB program, both looked at before"
+        yield limited("key-again-over-tiny", more, "ms", LIMIT_AGAIN_MS, note)
+        note = f"imports included; 'farm --version' {bare.wall.least:.3f} s, 'python -c pass' {python.wall.least:.3f} s; {whole.said()}"
+        yield shown("key-again-process", whole.wall.least, "s", note)
+
+
+def _ask_again(path: Path, tiny: Path, env: dict[str, str]) -> float:
+    script = ASK_AGAIN + "ask(big)\nprint(time.perf_counter() - started)\n"
+    return float(output([sys.executable, "-c", script, path, tiny], env, cwd=ROOT).splitlines()[-1])

@@ -1,0 +1,56 @@
+"""Write ``frozen_REVISION.sql``: a small farm's database as SQL text. Run once, when a revision is released; the
+file never changes afterwards, since it stands for databases that are out there.
+
+    python tests/migration/make_frozen.py 0001
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "contract"))
+
+
+def fill(url: str) -> None:
+    """Something in every table."""
+    from index_things import engine_of, failure, lease, parts_of, queued, request
+
+    from farm.builds import FailureKind
+    from farm.db.index import SqlIndex
+    from farm.index import StoredForm, StoredProgram, Sweep, Trial, Worker
+
+    index = SqlIndex(url)
+    index.register(Worker("host:1:a", "host", 1, 5.0, ("c",), {"cores": 2}))
+    index.put_program(StoredProgram("sha256:p", "a.pt2", "pt2", 10, "sha256:g", "b3:w"))
+    index.put_form(StoredForm("sha256:p", "torch 2.13", "sha256:o", None, {"graph": "m.onnx"}))
+    index.record_parts([parts_of(request("unbuilt"))])
+    queued(index, request("built"))
+    given = lease(index)
+    index.append_log(given, "the log\n")
+    index.succeed(given, engine_of(given))
+    queued(index, request("failed"))
+    index.fail(lease(index), failure(FailureKind.PERMANENT), None)
+    queued(index, request("running"))
+    lease(index, "host:1:a")
+    build = queued(index, request("queued"))
+    trial = Trial(0, "a.pt2", "sm_89", {"optimization_level": 3}, "sha256:k", "sha256:r", "new", build.id)
+    index.put_sweep(Sweep("sfrozen", 0.0, {"grid": {}}, (trial,)))
+    index.count("hit", {"n": 2, "seconds": 1.5})
+    index.close()
+
+
+def main(revision: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "farm.db"
+        fill(f"sqlite:///{path}")
+        with sqlite3.connect(path) as connection:
+            text = "\n".join(connection.iterdump()) + "\n"
+    (HERE / f"frozen_{revision}.sql").write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

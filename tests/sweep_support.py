@@ -1,0 +1,124 @@
+"""A farm without programs or builders: keys from the settings alone, and builds that end as the test says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from farm.asks import Ask, Identity
+from farm.blobs.memory import MemoryStore
+from farm.builds import Engine, Failure, FailureKind, Lease
+from farm.cache import key_parts
+from farm.canonical import digest
+from farm.compilation import effective
+from farm.config import Config
+from farm.db.index import SqlIndex
+from farm.errors import BadTarget
+from farm.index import KeyParts, Worker
+from farm.service import Farm
+from farm.store import Blob, BlobStore
+from farm.targets import parse_target
+from farm.toolchains import PINNED, exact_toolchain
+
+CAPABILITY = "stub"
+
+
+class StubIdentifier:
+    """Identities for models that need not exist."""
+
+    def identify(self, asks: Sequence[Ask]) -> list[Identity]:
+        return [self._identity(ask) for ask in asks]
+
+    def pack(self, path: Path, store: BlobStore) -> Blob:
+        return Blob("sha256:" + "a" * 64, 1)
+
+    def _identity(self, ask: Ask) -> Identity:
+        target = parse_target(ask.target).target
+        if 100 in target.capabilities:
+            raise BadTarget("sm_100 is out of bounds in this test", "take another")
+        toolchain = exact_toolchain(PINNED)
+        told = effective(ask.settings, flavour=toolchain.flavour, version=toolchain.version)
+        shared = [ask.model, str(target), [[sorted(p.max), *map(list, p.max.values())] for p in ask.profiles]]
+        return Identity(
+            model=ask.model,
+            path=Path(ask.model),
+            target=str(target),
+            toolchain=str(toolchain),
+            key=digest("key", [*shared, dict(told.key)]),
+            recipe=digest("recipe", [*shared, dict(told.recipe)]),
+            graph="sha256:" + "b" * 64,
+            weights="b3:" + "c" * 64,
+            settings=told.key,
+            told=told.told,
+            profiles=(),
+            parts={"settings": dict(told.key), "target": str(target)},
+            capability=CAPABILITY,
+            format="pt2",
+            given=ask.settings.given(),
+            warnings=told.warnings,
+            inert=told.inert,
+            refused=told.refused,
+            priority=ask.priority,
+        )
+
+
+class StubFarm(Farm):
+    """Its programs have no outlines: there are no programs."""
+
+    def _parts_with_outline(self, identity: Identity) -> KeyParts:
+        return key_parts(identity)
+
+
+class StubDispatch:
+    """Builds everything that waits when it is started; ``verdict`` gives a failure's message, or nothing."""
+
+    def __init__(self, index: SqlIndex, store: MemoryStore, verdict: Callable[[Lease], str]) -> None:
+        self.index, self.store, self.verdict = index, store, verdict
+        self.built = 0
+        self.idle = False
+
+    def wake(self, waiting: dict[str, int]) -> None:
+        pass
+
+    def start(self) -> None:
+        if not self.idle:
+            self._work()
+
+    def stop(self) -> None:
+        pass
+
+    def _work(self) -> None:
+        self.index.register(Worker("stub", "here", 1, 0.0, (CAPABILITY,)))
+        while (lease := self.index.lease("stub", [CAPABILITY], 60.0)) is not None:
+            self._finish(lease)
+
+    def _finish(self, lease: Lease) -> None:
+        message = self.verdict(lease)
+        if message:
+            self.index.fail(lease, Failure(FailureKind.PERMANENT, message, "do otherwise"), None)
+            return
+        self.built += 1
+        request = lease.build.request
+        path = Path(self.store_folder) / "plan"
+        path.write_bytes(request.recipe.encode())
+        blob = self.store.put_file(path)
+        manifest = {
+            "key": request.key,
+            "model": request.model,
+            "target": request.target,
+            "toolchain": request.toolchain,
+        }
+        manifest |= {"weights": request.weights}
+        self.index.succeed(lease, Engine(request.recipe, blob.digest, blob.size, manifest, 0.0, 2.0))
+
+    store_folder = Path()
+
+
+def stub_farm(folder: Path, verdict: Callable[[Lease], str] = lambda lease: "") -> tuple[Farm, StubDispatch]:
+    """A farm in ``folder``, and the dispatch that says what it built."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index, store = SqlIndex(f"sqlite:///{folder / 'farm.db'}"), MemoryStore()
+    dispatch = StubDispatch(index, store, verdict)
+    dispatch.store_folder = folder
+    config = Config(home=folder, targets=("sm_89",))
+    return StubFarm(config, index, store, dispatch, StubIdentifier(), lambda: ()), dispatch  # type: ignore[arg-type]
