@@ -50,12 +50,13 @@ class Comparison:
 def compare(mine: KeyParts, theirs: KeyParts) -> Comparison:
     """Everything in which two sets of parts differ, in words."""
     reasons = [_reason(change) for change in differences(_compared(mine), _compared(theirs))]
+    reasons += _profile_reasons(mine.parts.get("profiles", []), theirs.parts.get("profiles", []))
     return Comparison(theirs, tuple(_tidy(reasons)), mine.key == theirs.key, mine.recipe == theirs.recipe)
 
 
 def _compared(item: KeyParts) -> dict[str, Any]:
-    """The parts, less what only points elsewhere."""
-    return {name: value for name, value in item.parts.items() if name != "outline"}
+    """The parts, less what only points elsewhere, and less profiles, which are told by input."""
+    return {name: value for name, value in item.parts.items() if name not in ("outline", "profiles")}
 
 
 def nearest(mine: KeyParts, stored: Sequence[KeyParts], limit: int = 3) -> list[Comparison]:
@@ -120,10 +121,26 @@ def _say_target(change: Difference) -> str:
     return f"the target's {name} is {_value(change.mine)} here and {_value(change.theirs)} there"
 
 
-def _say_profile(change: Difference) -> str:
-    if change.path == "profiles":
-        return f"{_profiles(change.mine)} here and {_profiles(change.theirs)} there"
-    return f"{change.path} is {_value(change.mine)} here and {_value(change.theirs)} there (an input's shape range)"
+def _profile_reasons(mine: Sequence[Any], theirs: Sequence[Any]) -> list[Reason]:
+    """One line for each input of each profile whose shapes differ."""
+    if len(mine) != len(theirs):
+        text = f"{_profiles(mine)} here and {_profiles(theirs)} there"
+        return [Reason("profiles", "profiles", text, list(mine), list(theirs))]
+    found = []
+    for number, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+        for position in sorted({*one, *other}, key=int):
+            here, there = one.get(position), other.get(position)
+            if here != there:
+                text = f"profile {number}, input {position}: {_shapes(here)} here and {_shapes(there)} there"
+                found.append(Reason("profiles", f"profiles[{number}].{position}", text, here, there))
+    return found
+
+
+def _shapes(shapes: Mapping[str, Sequence[int]] | None) -> str:
+    """``1x16 … 16x16 … 32x16``: the smallest, the optimal and the largest."""
+    if shapes is None:
+        return "fixed"
+    return " … ".join("x".join(map(str, shapes[which])) for which in ("min", "opt", "max"))
 
 
 _SAY = {
@@ -133,7 +150,6 @@ _SAY = {
     "weights": _say_weights,
     "toolchain": _say_toolchain,
     "target": _say_target,
-    "profiles": _say_profile,
 }
 
 

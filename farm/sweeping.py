@@ -21,7 +21,7 @@ from farm.compilation import FIELDS
 from farm.errors import BadInput, BadSettings, BadTarget
 from farm.index import Found, Sweep, Trial
 from farm.service import Farm
-from farm.sweep_results import INVALID, SAME, SweepResults, results
+from farm.sweep_results import INVALID, SAME, SweepResults, find_sweep, results
 from farm.sweeps import PROFILE, Configuration, SweepSpec, configurations
 from farm.targets import parse_target
 from farm.toolchains import exact_toolchain
@@ -219,7 +219,8 @@ def start(farm: Farm, plan: Plan, *, force: bool = False, keep: bool = False) ->
     trials = tuple(_trial(item, plan, answers) for item in plan.planned)
     sweep = Sweep(id=_new_id(), created=0.0, spec=plan.spec.as_json(), trials=trials)
     farm.index.put_sweep(sweep)
-    return Started(sweep, tuple(answers.values()))
+    # Read back for its time, which is the database's.
+    return Started(find_sweep(farm, sweep.id), tuple(answers.values()))
 
 
 def _submit(farm: Farm, wanted: Sequence[Planned], force: bool, keep: bool) -> dict[int, Answer]:

@@ -41,11 +41,8 @@ def main(arguments: list[str]) -> int:
     for name in given.only or BENCHES:
         with console.status(f"measuring {name}: {(BENCHES[name].__doc__ or '').splitlines()[0]}"):
             rows += _measured(name, given.quick)
-    document = {
-        "machine": started | {"load_at_end": _load()},
-        "quick": given.quick,
-        "rows": [row.as_json() for row in rows],
-    }
+    ended = {"load_at_end": _load()}
+    document = {"machine": started | ended, "quick": given.quick, "rows": [row.as_json() for row in rows]}
     Path(given.out).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     _show(rows)
     return 1 if any(row.ok is False for row in rows) else 0
@@ -63,7 +60,9 @@ def _measured(name: str, quick: bool) -> Iterable[Row]:
     """A bench's rows; those that it had before something was missing are kept."""
     rows: list[Row] = []
     try:
-        rows.extend(BENCHES[name](quick))
+        # One by one: those before an error stay.
+        for row in BENCHES[name](quick):
+            rows.append(row)
     except (Unavailable, FarmError) as error:
         rows.append(skipped(name, str(error)))
     return rows
@@ -86,18 +85,19 @@ def _load() -> float:
 
 
 def _show(rows: Iterable[Row]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table(title="farm's benchmarks", title_justify="left")
-    for name in ("name", "value", "limit", "ratio"):
-        table.add_column(name, justify="left" if name == "name" else "right", no_wrap=True)
-    table.add_column("against")
-    table.add_column("how")
+    for name in ("name", "value", "limit", "ratio", "against"):
+        table.add_column(name, justify="left" if name in ("name", "against") else "right", no_wrap=name != "against")
     for row in rows:
         value = "" if row.value is None else f"{row.value:.4g} {row.unit}"
         limit = "" if row.limit is None else f"{row.limit:.4g} {row.unit}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}×"
-        colour = {True: "green", False: "red", None: ""}[row.ok]
-        table.add_row(row.name, f"[{colour}]{value}[/]" if colour else value, limit, ratio, row.against, row.note)
-    Console().print(table)
+        colour = {True: "green", False: "red", None: "default"}[row.ok]
+        table.add_row(row.name, f"[{colour}]{value}[/]", limit, ratio, row.against)
+    console.print(table)
+    for row in rows:
+        console.print(f"{row.name}: {row.note}", style="dim", highlight=False)
 
 
 if __name__ == "__main__":

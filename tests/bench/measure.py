@@ -15,6 +15,10 @@ from statistics import median
 from typing import Any
 
 
+Command = Sequence[Any]
+"""A command's words; paths among them."""
+
+
 class Unavailable(Exception):
     """What a row needs is not on this machine; the row is skipped with these words."""
 
@@ -106,7 +110,7 @@ class Process:
 
 
 def processes(
-    command: Sequence[str | Path],
+    command: Command,
     repeats: int,
     env: Mapping[str, str] | None = None,
     before: Callable[[], object] = lambda: None,
@@ -119,7 +123,7 @@ def processes(
     return Process(Times(tuple(run[0] for run in runs[1:])), Times(tuple(run[1] for run in runs[1:])))
 
 
-def _run(command: Sequence[str | Path], env: Mapping[str, str] | None) -> tuple[float, float]:
+def _run(command: Command, env: Mapping[str, str] | None) -> tuple[float, float]:
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     output(command, env)
@@ -129,7 +133,7 @@ def _run(command: Sequence[str | Path], env: Mapping[str, str] | None) -> tuple[
 
 
 def output(
-    command: Sequence[str | Path], env: Mapping[str, str] | None = None, timeout: float = 900, cwd: Path | None = None
+    command: Command, env: Mapping[str, str] | None = None, timeout: float = 900, cwd: Path | None = None
 ) -> str:
     """Run ``command`` to its end and give its standard output; ``Unavailable`` with its last words if it fails."""
     words = [*map(str, command)]

@@ -1,8 +1,8 @@
 """Torch-TensorRT's genuine ``get_hash`` beside farm's digest of the same live graphs.
 
 ``python -m tests.bench.peer WHEEL PROGRAM``, in a process of its own: imports torch, and runs the wheel's
-``_engine_cache.py`` straight from the wheel. What that file imports of its own package (a type, a dataclass, the list of
-engine-invariant settings) is given to it: the package itself wants TensorRT and a GPU. The list is read from the wheel.
+``_engine_cache.py`` straight from the wheel. What that file imports of its own package (two types, and the list of
+engine-invariant settings) is given to it, since the package wants TensorRT and a GPU; the list is read from the wheel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import types
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,7 @@ def main(wheel: Path, long: Path, repeats: int) -> None:
     found = {}
     for name, (module, specs) in graphs(long).items():
         ours, theirs = alternated(
-            lambda module=module, specs=specs: subgraph_digest(module, specs).structure_digest,
-            lambda module=module, specs=specs: cache.get_hash(module, specs, settings),
-            repeats,
+            partial(subgraph_digest, module, specs), partial(cache.get_hash, module, specs, settings), repeats
         )
         found[name] = {"nodes": len(module.graph.nodes), "ours": ours.all, "theirs": theirs.all}
     print(json.dumps(found))

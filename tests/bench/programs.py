@@ -61,7 +61,7 @@ def large(gib: float) -> Iterator[Path]:
 
 
 def python_without_torch() -> Path:
-    """The interpreter of a virtual environment with farm's base install as it is now, and neither torch nor TensorRT."""
+    """The interpreter of a virtual environment with farm's base install as it is now, without torch and TensorRT."""
     place = CACHE / f"venv-{sys.version_info.major}.{sys.version_info.minor}"
     python = place / "bin" / "python"
     fresh = not python.exists()

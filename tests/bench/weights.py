@@ -6,13 +6,27 @@ import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 from blake3 import blake3
 
 from farm.programs import open_program
-from tests.bench.measure import Row, Times, alternated, beside, clean, folder, limited, output, processes, shown, timed
+from tests.bench.measure import (
+    Row,
+    Times,
+    alternated,
+    beside,
+    clean,
+    folder,
+    limited,
+    output,
+    processes,
+    repeated,
+    shown,
+    timed,
+)
 from tests.bench.programs import CACHE, ROOT, kept, large
 
 GIBS = 4.0
@@ -47,13 +61,9 @@ def fastest(path: Path) -> tuple[str, Callable[[Path], object]]:
     """The fastest cryptographic hash here, by the file's first 256 MiB; BLAKE3 however it may be fed."""
     with path.open("rb") as file:
         sample = file.read(SAMPLE)
-    rates = {
-        "blake3": min(timed(lambda: blake3(sample, max_threads=blake3.AUTO)) for _ in range(3)),
-        **{
-            name: min(timed(lambda: hashlib.new(name, sample)) for _ in range(2))
-            for name in ("sha256", "sha512", "blake2b")
-        },
-    }
+    rates = {"blake3": repeated(lambda: blake3(sample, max_threads=blake3.AUTO), 3).least}
+    for other in ("sha256", "sha512", "blake2b"):
+        rates[other] = timed(partial(hashlib.new, other, sample))
     best = min(rates, key=rates.__getitem__)
     if best != "blake3":
         return best, lambda found: _file_digest(found, best)
@@ -111,7 +121,8 @@ def _memory(path: Path, gib: float) -> Row:
         peak = dict(sampler.peak)
         process.stdin.close()
     extra = (peak["RssAnon"] - before["RssAnon"]) / MIB
-    note = f"RssAnon above that before, while hashing {gib:g} GiB; mapped file pages at their peak {peak['RssFile'] / MIB:.0f} MiB"
+    mapped = f"mapped file pages at their peak {peak['RssFile'] / MIB:.0f} MiB"
+    note = f"RssAnon at its peak less that before, while hashing {gib:g} GiB; {mapped}"
     return limited("hashing-memory", extra, "MiB", LIMIT_MEMORY_MIB, note)
 
 
@@ -174,7 +185,7 @@ def _again(path: Path, gib: float, repeats: int) -> Iterator[Row]:
         key = [*farm, "key", path, "-t", "sm_89", "--json"]
         first = timed(lambda: output(key, env, cwd=ROOT))
         inside = Times(tuple(_ask_again(path, tiny, env) for _ in range(repeats)))
-        note = f"command to answer in a process that has imported all it needs; the first look took {first:.2f} s; {inside.said(1e3, 'ms')}"
+        note = f"from command to answer, once all is imported; first look {first:.2f} s; {inside.said(1e3, 'ms')}"
         yield limited("key-again", inside.least * 1e3, "ms", LIMIT_AGAIN_MS, note)
         whole = processes(key, repeats, env)
         little = processes([*farm, "key", tiny, "-t", "sm_89", "--json"], repeats, env)
@@ -183,7 +194,8 @@ def _again(path: Path, gib: float, repeats: int) -> Iterator[Row]:
         more = (whole.wall.least - little.wall.least) * 1e3
         note = f"'farm key' of {gib:g} GiB less 'farm key' of a 6 KB program, both looked at before"
         yield limited("key-again-over-tiny", more, "ms", LIMIT_AGAIN_MS, note)
-        note = f"imports included; 'farm --version' {bare.wall.least:.3f} s, 'python -c pass' {python.wall.least:.3f} s; {whole.said()}"
+        others = f"'farm --version' {bare.wall.least:.3f} s, 'python -c pass' {python.wall.least:.3f} s"
+        note = f"imports included; {others}; {whole.said()}"
         yield shown("key-again-process", whole.wall.least, "s", note)
 
 

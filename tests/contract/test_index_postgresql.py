@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,17 +16,19 @@ from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract, together
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
-from index_things import ABLE, queued, request
+from index_things import ABLE, EXPIRED, claim, engine_of, failure, lease, queued, request, state
 from servers import Server, empty
 from sqlalchemy import Connection
 
 from farm.db import statements
+from farm.db.claims import Claiming
 from farm.db.index import SqlIndex
 from farm.db.making import READ_IN_ORDER
 from farm.db.migrate import needs_upgrade, upgrade
 from farm.db.models import metadata
 from farm.db.session import make_engine, parse_url
 from farm.errors import Unavailable
+from farm.index import Claimed
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -71,6 +73,76 @@ def test_any_order_of_calls_keeps_to_the_model(migrated_postgresql: str) -> None
             return SqlIndex(migrated_postgresql)
 
     run_state_machine_as_test(Machine, settings=settings(SETTINGS, max_examples=10))
+
+
+class TestBetweenStatements:
+    """What another transaction may commit between two statements of a claim, which on SQLite has the file to itself."""
+
+    @pytest.fixture
+    def other(self, url: str) -> Iterator[SqlIndex]:
+        other = SqlIndex(url)
+        yield other
+        other.close()
+
+    def interrupt(self, monkeypatch: pytest.MonkeyPatch, step: str, act: Callable[[], object]) -> None:
+        """Run ``act`` once, just before the claim's ``step``."""
+        whole, acts = getattr(Claiming, step), [act]
+
+        def interrupted(self: Claiming, *args: Any) -> Any:
+            if acts:
+                acts.pop()()
+            return whole(self, *args)
+
+        monkeypatch.setattr(Claiming, step, interrupted)
+
+    @pytest.mark.parametrize("step", ["_answer_known", "_queue", "_find_active"])
+    def test_it_succeeds(self, index: SqlIndex, other: SqlIndex, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+        queued(index)
+        given = lease(index)
+        engine = engine_of(given)
+        self.interrupt(monkeypatch, step, lambda: other.succeed(given, engine))
+        claimed = claim(index, waiter="you")
+        assert claimed.outcome is Claimed.DONE
+        assert claimed.engine and claimed.engine.digest == engine.digest
+        assert [build.id for build in index.builds()] == [given.build.id]
+
+    @pytest.mark.parametrize("step", ["_answer_known", "_queue", "_find_active"])
+    def test_it_fails_for_good(
+        self, index: SqlIndex, other: SqlIndex, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        queued(index)
+        given = lease(index)
+        self.interrupt(monkeypatch, step, lambda: other.fail(given, failure(), None))
+        claimed = claim(index, waiter="you")
+        assert claimed.outcome is Claimed.FAILED and claimed.build and claimed.build.id == given.build.id
+        assert len(index.builds()) == 1
+
+    @pytest.mark.parametrize("step", ["_answer_known", "_queue", "_find_active"])
+    def test_it_is_cancelled(
+        self, index: SqlIndex, other: SqlIndex, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        build = queued(index)
+        self.interrupt(monkeypatch, step, lambda: other.leave("me"))
+        claimed = claim(index, waiter="you")
+        assert claimed.outcome is Claimed.NEW and claimed.build and claimed.build.id != build.id
+        assert state(index, claimed.build.id) == "queued"
+
+    @pytest.mark.parametrize("step", ["_answer_known", "_queue"])
+    def test_it_is_asked_for(
+        self, index: SqlIndex, other: SqlIndex, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        self.interrupt(monkeypatch, step, lambda: monkeypatch.undo() or queued(other, waiter="me"))
+        claimed = claim(index, waiter="you")
+        assert claimed.outcome is Claimed.JOINED and claimed.build and claimed.build.waiters == 2
+
+    def test_its_lease_runs_out_and_it_is_leased_again(
+        self, index: SqlIndex, other: SqlIndex, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        build = queued(index)
+        lease(index, ttl=EXPIRED)
+        self.interrupt(monkeypatch, "_find_active", lambda: (other.reap(), lease(other)))
+        claimed = claim(index, waiter="you")
+        assert claimed.outcome is Claimed.JOINED and claimed.build and claimed.build.id == build.id
 
 
 class TestServer:

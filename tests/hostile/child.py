@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
         arguments, keywords = program.example_inputs
         answer["ran"] = str(program.module()(*arguments, **keywords))
     if job.get("export"):
-        answer["onnx"] = export(program)
+        answer |= export(program)
     return answer
 
 
@@ -46,8 +47,17 @@ def digest(tensor: torch.Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)} {tensor.stride()} {hashlib.sha256(content).hexdigest()}"
 
 
-def export(program: torch.export.ExportedProgram) -> str:
-    """The digest of the ONNX model's bytes."""
+def export(program: torch.export.ExportedProgram) -> dict[str, str]:
+    """The digest of the ONNX model's bytes, and of its operators and wiring alone."""
+    drop_derived_symbols(program)
+    converted = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
+    model = converted.model_proto
+    structure = hashlib.sha256(repr(list(wiring(model.graph))).encode()).hexdigest()
+    return {"onnx": hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(), "structure": structure}
+
+
+def drop_derived_symbols(program: torch.export.ExportedProgram) -> None:
+    """Without this, torch 2.13 exports no program with derived dimensions that it has loaded from a file."""
     from torch._export.utils import _get_shape_env_from_gm
 
     environment = _get_shape_env_from_gm(program.graph_module)
@@ -56,8 +66,21 @@ def export(program: torch.export.ExportedProgram) -> str:
         if isinstance(entries, dict):
             for key in [key for key in entries if not getattr(key, "is_Symbol", True)]:
                 del entries[key]
-    converted = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
-    return hashlib.sha256(converted.model_proto.SerializeToString(deterministic=True)).hexdigest()
+
+
+def wiring(graph: Any) -> Iterator[tuple[Any, ...]]:
+    """An ONNX graph with its values numbered in order."""
+    numbers: dict[str, int] = {}
+
+    def number(name: str) -> int:
+        return numbers.setdefault(name, len(numbers))
+
+    for value in [*graph.input, *graph.initializer]:
+        number(value.name)
+    for node in graph.node:
+        attributes = [attribute.SerializeToString(deterministic=True) for attribute in node.attribute]
+        yield node.op_type, [number(name) for name in node.input], [number(name) for name in node.output], attributes
+    yield tuple(number(value.name) for value in graph.output)
 
 
 def attempt(job: dict[str, Any], answer: int) -> None:

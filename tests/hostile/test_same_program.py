@@ -1,0 +1,77 @@
+"""A sanitised archive is the same program: graph, signature, ranges, weights, and the ONNX model made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm.programs import open_program
+from farm.programs.sanitise import sanitise_pt2
+from hostile.conftest import NAMES
+from hostile.forge import Archive
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_loads_as_the_same_program(torch_child: Any, exported: Path, tmp_path: Path, name: str) -> None:
+    sanitise_pt2(exported / f"{name}.pt2", tmp_path / "safe.pt2")
+    original = torch_child.ask(exported / f"{name}.pt2", describe=True)
+    assert original["loaded"]
+    assert torch_child.ask(tmp_path / "safe.pt2", describe=True) == original
+
+
+@pytest.mark.parametrize("name", ["conv", "batch", "keywords", "branches", "unknown"])
+def test_it_exports_to_the_same_onnx_model(torch_child: Any, exported: Path, tmp_path: Path, name: str) -> None:
+    sanitise_pt2(exported / f"{name}.pt2", tmp_path / "safe.pt2")
+    original = torch_child.ask(exported / f"{name}.pt2", export=True)
+    assert original["onnx"]
+    assert torch_child.ask(tmp_path / "safe.pt2", export=True) == original
+
+
+def test_derived_dimensions_export_to_the_same_model_but_for_the_names_of_values(
+    torch_child: Any, exported: Path, archives: dict[str, Archive], tmp_path: Path
+) -> None:
+    """Tracing a guard such as ``2*L['x'].size()[0] == …`` uses up names (``mul_6``); no guard is passed on."""
+    sanitise_pt2(exported / "derived.pt2", tmp_path / "safe.pt2")
+    unguarded = archives["derived"].forge(tmp_path / "unguarded.pt2", lambda model: model.update(guards_code=[]))
+    safe = torch_child.ask(tmp_path / "safe.pt2", export=True)
+    assert safe["onnx"]
+    assert torch_child.ask(unguarded, export=True) == safe
+    assert torch_child.ask(exported / "derived.pt2", export=True)["structure"] == safe["structure"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_key_does_not_change(exported: Path, tmp_path: Path, name: str) -> None:
+    sanitise_pt2(exported / f"{name}.pt2", tmp_path / "safe.pt2")
+    one, other = open_program(exported / f"{name}.pt2"), open_program(tmp_path / "safe.pt2")
+    assert one.graph_digest == other.graph_digest
+    assert one.weights.content_digest() == other.weights.content_digest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sanitising_twice_changes_nothing_more(exported: Path, tmp_path: Path, name: str) -> None:
+    sanitise_pt2(exported / f"{name}.pt2", tmp_path / "once.pt2")
+    sanitise_pt2(tmp_path / "once.pt2", tmp_path / "twice.pt2")
+    assert (tmp_path / "once.pt2").read_bytes() == (tmp_path / "twice.pt2").read_bytes()
+
+
+def test_a_program_from_a_gpu_comes_to_the_cpu(
+    torch_child: Any, exported: Path, archives: dict[str, Archive], tmp_path: Path
+) -> None:
+    """Torch alone cannot load one where there is no GPU; the ONNX model says nothing of devices."""
+
+    def move(content: Any) -> None:
+        for value in content.values() if isinstance(content, dict) else content:
+            if isinstance(value, dict) and value.get("type") == "cpu":
+                value.update(type="cuda", index=0)
+            elif isinstance(value, dict | list):
+                move(value)
+
+    moved = archives["conv"].forge(tmp_path / "cuda.pt2", move, weights=move, constants=move)
+    sanitise_pt2(moved, tmp_path / "safe.pt2")
+    original = torch_child.ask(exported / "conv.pt2", describe=True, export=True)
+    assert original["onnx"]
+    assert torch_child.ask(tmp_path / "safe.pt2", describe=True, export=True) == original
