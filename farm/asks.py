@@ -80,6 +80,7 @@ class Identity:
     warnings: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    capabilities: tuple[int, ...] = ()
     custom_ops: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
 
@@ -97,7 +98,9 @@ class Answer:
     """The answer to one ask. ``seconds``: what the build took, or 0 for a hit; ``saved``: what a hit spared.
 
     ``why`` says why it was a miss, when it was one (``never built``, ``blob lost`` …); ``build`` is the build's
-    id where one was needed; ``needs_refit``: the engine's baked weights are not the asker's.
+    id where one was needed; ``needs_refit``: the engine's baked weights are not the asker's;
+    ``portable``: what the engine was built
+    for, where it was not for this very target and toolchain.
     """
 
     identity: Identity
@@ -112,6 +115,7 @@ class Answer:
     needs_refit: bool = False
     exact: bool = True
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    portable: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The document that INTERFACE names for ``farm build --json``."""
@@ -126,5 +130,6 @@ class Answer:
             "error": self.error or None,
             "build": self.build,
             "needs_refit": self.needs_refit,
+            "portable": self.portable or None,
             "warnings": list(self.identity.warnings),
         }

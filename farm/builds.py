@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from farm.portability import Serves
+
 
 class BuildState(StrEnum):
     """Where a build stands. ``queued`` and ``running`` are *active*; the rest are ends."""
@@ -147,7 +149,11 @@ class Lease:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine as the index knows it: the plan's digest and size, and its manifest."""
+    """An engine as the index knows it: the plan's digest and size, and its manifest.
+
+    ``serves`` says for what else than its own key it may be handed out; it is written with the engine and not read
+    back with it.
+    """
 
     recipe: str
     digest: str
@@ -156,3 +162,4 @@ class Engine:
     created: float
     build_seconds: float
     namespace: str = "main"
+    serves: tuple[Serves, ...] = ()

@@ -16,7 +16,8 @@ from typing import Any
 from farm.asks import Identity
 from farm.builds import Engine, Lease
 from farm.errors import CorruptBlob, Missing
-from farm.index import Found, Index, KeyParts, Wanted
+from farm.index import Found, Index, KeyParts, Wanted, WantedPortable
+from farm.portability import covers, family, serves, sortable, wanted_places
 from farm.store import BlobStore
 
 MANIFEST_SCHEMA = 1
@@ -55,6 +56,18 @@ class EngineCache:
                 answers.append(hit)
         return answers
 
+    def lookup_portable(self, identity: Identity) -> Engine | None:
+        """A portable engine that serves this ask though its own key has none: the best suited one whose blob is
+        there (``portability``). What it was built for stands in its manifest."""
+        places = wanted_places(identity.parts, identity.capabilities)
+        version = sortable(str(identity.parts["toolchain"]["version"]))
+        wanted = WantedPortable(family(identity.parts), tuple(places), version)
+        for engine in self.index.find_portable(wanted, self.namespaces):
+            fits = covers(engine.manifest["parts"], identity.capabilities)
+            if fits and engine.manifest["weights"] == identity.weights and self.store.size(engine.digest) is not None:
+                return engine
+        return None
+
     def fetch(self, engine: Engine, dest: Path) -> None:
         """Place the plan at ``dest``, verified. ``Missing`` when its bytes are gone; ``CorruptBlob`` when they are
         wrong: then the engine has been set aside already, and the next ask builds it again."""
@@ -86,6 +99,7 @@ class EngineCache:
             created=0.0,
             build_seconds=seconds,
             namespace=request.namespace,
+            serves=tuple(serves(manifest["parts"])),
         )
         self.index.succeed(lease, engine)
         return engine

@@ -21,7 +21,8 @@ class Gpu:
 
 _BY_CAPABILITY: dict[int, str] = {
     70: "v100 titanv",
-    75: "t4 rtx2060 rtx2070 rtx2080 rtx2080ti titanrtx gtx1650 gtx1660 quadrortx4000 quadrortx5000 quadrortx6000 quadrortx8000",
+    75: "t4 rtx2060 rtx2070 rtx2080 rtx2080ti titanrtx gtx1650 gtx1660 "
+    "quadrortx4000 quadrortx5000 quadrortx6000 quadrortx8000",
     80: "a100 a30 a800",
     86: "a10 a10g a16 a2 a40 rtx3050 rtx3060 rtx3060ti rtx3070 rtx3070ti rtx3080 rtx3080ti rtx3090 rtx3090ti "
     "rtxa2000 rtxa4000 rtxa4500 rtxa5000 rtxa5500 rtxa6000",

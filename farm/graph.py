@@ -6,13 +6,11 @@ where operands come first, each with an encoded operator and arguments (``head``
 
 1. walks from the roots (outputs in order, mutated state, effects in order, assertions), operands first, so
    that dead code, names and the order of independent nodes drop out;
-2. numbers symbols, lifted tensors and devices by first use on that walk;
-3. gives equal nodes (same head, metas and operands) one record, as a Merkle digest would;
-4. digests the records, the inputs (unused ones too), the outputs in order with their structure, and ranges.
-
-The walk's order follows from the structure alone, so equal programs give equal bytes; a record names its
-operands by number, so the bytes determine the program up to what drops out. ``Canonical.node_digests``
-gives the Merkle digest of each node, for ``farm explain`` and for settings that single nodes out.
+2. numbers symbols, lifted tensors and devices by first use on that walk, whose order follows from the
+   structure alone;
+3. digests each node: its head, what its results are, and its operands' digests in place of names;
+4. digests the inputs (unused ones too), the outputs in order with their structure, effects in order, state and
+   assertions as sets, and the symbols' ranges.
 
 Nothing here recurses: a subgraph's nodes are nodes like others, which their owner refers to; parameters of
 a subgraph are leaves named by nesting level and position.
@@ -20,9 +18,9 @@ a subgraph are leaves named by nesting level and position.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from farm.canonical import digest, encode
@@ -151,11 +149,11 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
-    """A graph in canonical form. ``records[i]`` is ``(body, operands)``; ``record_of`` maps live nodes."""
+    """A graph in canonical form."""
 
     structure_digest: str
-    records: list[tuple[bytes, tuple[int, ...]]]
-    record_of: dict[int, int]
+    digest_of: dict[int, bytes]
+    """The Merkle digest of each live node, as an encoded operand."""
     order: list[int]
     """Live nodes, operands first, in canonical order."""
     lifted: list[int]
@@ -165,13 +163,9 @@ class Canonical:
     written: list[int]
     """Inputs and lifted tensors that the program writes to in place."""
 
-    def node_digests(self) -> list[str]:
-        """The Merkle digest of each record, in canonical order."""
-        raw: list[bytes] = []
-        for body, operands in self.records:
-            content = encode([body, [raw[operand] for operand in operands]])
-            raw.append(hashlib.sha256(b"farm node " + content).digest())
-        return ["sha256:" + one.hex() for one in raw]
+    def node_digest(self, node: int) -> str:
+        """``sha256:`` digest of live node ``node`` and all that it is computed from."""
+        return "sha256:" + self.digest_of[node][_MARK:].hex()
 
 
 def canonicalise(graph: Graph) -> Canonical:
@@ -187,14 +181,8 @@ def _list(body: bytes) -> bytes:
     return b"l%d:%b" % (len(body), body)
 
 
-_INTS = tuple(b"i%d:%d" % (len(str(number)), number) for number in range(4096))
-
-
-def _int(number: int) -> bytes:
-    return _INTS[number] if number < 4096 else encode(number)
-
-
 _LIFTED = encode("lifted")
+_MARK = len(b"y32:")
 
 
 class _Canonicaliser:
@@ -203,41 +191,34 @@ class _Canonicaliser:
         self.numbering = Numbering()
         self.devices: dict[str, int] = {}
         self.lifted: dict[int, int] = {}
-        self.records: list[tuple[bytes, tuple[int, ...]]] = []
-        self.record_of: dict[int, int] = {}
+        self.digest_of: dict[int, bytes] = {}
         self.order: list[int] = []
         self.written: list[int] = []
-        self._known: dict[bytes, int] = {}
         self._seen = bytearray(len(graph.nodes))
 
     def run(self) -> Canonical:
         graph = self.graph
         memory = versions(graph.nodes) if any(node.writes for node in graph.nodes) else None
         inputs = [self._input(one) for one in graph.inputs]
-        outputs = [self._output(one, memory) for one in graph.outputs]
-        state = [] if memory is None else self._state(memory)
-        effects = [self._record(node, memory) for node in graph.effects]
-        asserts = {self._record(node, memory) for node in self._needed_asserts()}
+        outputs = [self._output(one, memory) for one in graph.outputs if one.target is None]
+        mutations = [self._output(one, memory) for one in graph.outputs if one.target is not None]
         whole = {
             "dialect": graph.dialect,
             "inputs": inputs,
             "outputs": outputs,
             "structure": graph.structure,
-            "state": state,
-            "effects": effects,
-            "asserts": sorted(asserts),
-            "records": b"".join(self._known),
+            "mutations": sorted(mutations, key=encode),
+            "state": sorted(self._state(memory)) if memory is not None else [],
+            "effects": [self._digest(node, memory) for node in graph.effects],
+            "asserts": sorted({self._digest(node, memory) for node in self._needed_asserts()}),
             "ranges": self._ranges(),
         }
-        found = digest("graph structure", whole)
-        symbols = {new: Symbol(*self._range(old), old) for old, new in self.numbering.names.items()}
         return Canonical(
-            structure_digest=found,
-            records=self.records,
-            record_of=self.record_of,
+            structure_digest=digest("graph structure", whole),
+            digest_of=self.digest_of,
             order=self.order,
             lifted=list(self.lifted),
-            symbols=symbols,
+            symbols={new: Symbol(*self._range(old), old) for old, new in self.numbering.names.items()},
             names=self.numbering.names,
             written=self.written,
         )
@@ -248,27 +229,28 @@ class _Canonicaliser:
         return ["value", self._meta(one.meta)]
 
     def _output(self, one: Output, memory: Versions | None) -> Any:
-        target = None if one.target is None else self._record(one.target, memory)
+        target = None if one.target is None else self._digest(one.target, memory)
         if one.value is None:
             return [one.kind, target, "constant", one.constant]
         node, path = one.value
-        version = None if memory is None else memory.final(node)
-        made = self._record(node, memory)
-        return [one.kind, target, made, list(path), self._version(version, memory)]
+        made = self._digest(node, memory)
+        return [one.kind, target, made, list(path), self._version(node, memory)]
 
-    def _state(self, memory: Versions) -> Any:
+    def _state(self, memory: Versions) -> list[list[bytes]]:
         """Inputs and lifted tensors that are written to in place, each with the last write."""
         leaves = [one.node for one in self.graph.inputs if one.node is not None]
         found = []
         for leaf in (*leaves, *self.graph.leaves):
-            version = memory.final(leaf)
+            version = self._version(leaf, memory)
             if version is not None:
                 self.written.append(leaf)
-                found.append([self._record(leaf, memory), self._version(version, memory)])
+                found.append([self._digest(leaf, memory), version])
         return found
 
-    def _version(self, version: int | None, memory: Versions | None) -> int | None:
-        return None if version is None else self._record(version, memory)
+    def _version(self, node: int, memory: Versions | None) -> bytes | None:
+        """The last write to the memory of ``node``."""
+        version = None if memory is None else memory.final(node)
+        return None if version is None else self._digest(version, memory)
 
     def _needed_asserts(self) -> Iterable[int]:
         """Assertions that the ranges do not already imply: those add nothing."""
@@ -277,10 +259,10 @@ class _Canonicaliser:
             if condition is None or not holds(condition, ranges):
                 yield node
 
-    def _record(self, root: int, memory: Versions | None) -> int:
-        """The record of ``root``; its operands' first, by an explicit stack."""
+    def _digest(self, root: int, memory: Versions | None) -> bytes:
+        """The encoded digest of ``root``; its operands' first, by an explicit stack."""
         if self._seen[root] == 2:
-            return self.record_of[root]
+            return self.digest_of[root]
         seen, nodes, stack = self._seen, self.graph.nodes, [root]
         reads = {} if memory is None else memory.reads
         while stack:
@@ -298,32 +280,26 @@ class _Canonicaliser:
             stack.pop()
             if seen[number] != 2:
                 seen[number] = 2
-                self._add_record(number, reads.get(number, ()) if reads else ())
-        return self.record_of[root]
+                self._add(number, reads.get(number, ()) if reads else ())
+        return self.digest_of[root]
 
-    def _add_record(self, number: int, reads: Sequence[tuple[int, int]]) -> None:
-        node, record_of = self.graph.nodes[number], self.record_of
+    def _add(self, number: int, reads: Sequence[tuple[int, int]]) -> None:
+        """Digest one node: its head, what its results are, and its operands' digests."""
+        node, digest_of = self.graph.nodes[number], self.digest_of
         body = node.head or self._lifted_head(number)
         metas = b"".join([meta.code or self._meta_code(meta) for meta in node.metas])
-        body += b"l%d:%b" % (len(metas), metas)
-        operands = tuple([record_of[operand] for operand in node.refs])
+        operands = b"".join([digest_of[operand] for operand in node.refs])
         if reads:
-            operands += tuple(record_of[version] for _, version in reads)
             body += encode([position for position, _ in reads])
-        # The bytes of encode([body, operands]), made here because this runs for every node.
-        ints = b"".join([_INTS[one] if one < 4096 else encode(one) for one in operands])
-        record = b"y%d:%bl%d:%b" % (len(body), body, len(ints), ints)
-        record = b"l%d:%b" % (len(record), record)
-        found = self._known.get(record)
-        if found is None:
-            found = self._known[record] = len(self.records)
-            self.records.append((body, operands))
-        record_of[number] = found
+            operands += b"".join([digest_of[version] for _, version in reads])
+        # The bytes of encode([head, metas, operands]), made here because this runs for every node.
+        content = b"%bl%d:%bl%d:%b" % (body, len(metas), metas, len(operands), operands)
+        digest_of[number] = b"y32:" + sha256(b"farm node l%d:%b" % (len(content), content)).digest()
         self.order.append(number)
 
     def _lifted_head(self, number: int) -> bytes:
         tensor = self.graph.leaves[number]
-        return _list(_LIFTED + _int(self.lifted.setdefault(tensor, len(self.lifted))))
+        return _list(_LIFTED + encode(self.lifted.setdefault(tensor, len(self.lifted))))
 
     def _meta_code(self, meta: Meta) -> bytes:
         meta.code = encode(self._meta(meta))

@@ -321,10 +321,15 @@ class _Parser:
         least, most = FUNCTIONS[name]
         if not least <= len(args) <= most:
             raise refuse(self.text, f"{name} does not take {len(args)} arguments")
-        if name in ("Pow", "PowByNatural") and type(args[1]) is int and abs(args[1]) > _MAX_POWER:
+        if name in ("Pow", "PowByNatural") and not _is_power(args[1]):
             raise refuse(self.text, "a power is too large")
         if name in ("Add", "Mul", "Max", "Min", "And", "Or"):
             args = tuple(
                 inner for arg in args for inner in (arg.args if isinstance(arg, Call) and arg.name == name else (arg,))
             )
         return Call(name, args)
+
+
+def _is_power(exponent: Expr) -> bool:
+    """Whether a power of it stays small enough to be worked out by whoever evaluates the expression."""
+    return isinstance(exponent, Sym) or (type(exponent) is int and abs(exponent) <= _MAX_POWER)

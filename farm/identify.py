@@ -121,6 +121,7 @@ class Identifier:
             profiles=canonical,
             parts=keyed.parts,
             capability=placement.capability(toolchain, target, keyed.effective.key),
+            capabilities=target.capabilities,
             format=program.format,
             inputs=tuple(spec.name for spec in program.inputs),
             outputs=tuple(spec.name for spec in program.outputs),

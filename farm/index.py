@@ -40,6 +40,16 @@ class Found:
     same_weights: bool
 
 
+@dataclass(frozen=True)
+class WantedPortable:
+    """One look-up of portable engines: the family, the places under which one would serve, and the asker's version
+    (``portability.sortable``)."""
+
+    family: str
+    places: tuple[str, ...]
+    version: str
+
+
 class Claimed(StrEnum):
     """What became of a request for a build."""
 
@@ -118,7 +128,7 @@ class Trial:
     key: str
     recipe: str
     asked: str = ""
-    """What was found when the trial was submitted: ``hit``, ``new``, ``joined``, ``failed``, ``same`` (as another trial)."""
+    """What was found when the trial was submitted: ``hit``, ``new``, ``joined``, ``failed``, or ``same`` as another."""
     build: str | None = None
     error: str = ""
 
@@ -166,6 +176,12 @@ class Index(Protocol):
     def find(self, wanted: Sequence[Wanted], namespaces: Sequence[str]) -> list[Found | None]:
         """The best engine for each: the exact recipe's; else, of the key's, one with the same weights; else the
         newest. One or two statements however many are wanted. Says nothing of whether the blob is still there."""
+        ...
+
+    def find_portable(self, wanted: WantedPortable, namespaces: Sequence[str], limit: int = 8) -> list[Engine]:
+        """Engines of the family that serve one of the places, best suited first: those of the very version; then
+        version-compatible ones of older versions, newest first; those built for fewest capabilities before others.
+        By an index, however many engines there are."""
         ...
 
     def record_parts(self, parts: Sequence[KeyParts]) -> None:

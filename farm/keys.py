@@ -118,7 +118,7 @@ def weights_policy(settings: Mapping[str, Any], operators: frozenset[str]) -> st
 
 
 def one_windows(target: Target, settings: CompilationSettings) -> tuple[Target, CompilationSettings]:
-    """``/windows`` and ``enable_cross_compile_for_windows`` are one thing (DESIGN, Targets): either brings the other."""
+    """``/windows`` and ``enable_cross_compile_for_windows`` are one thing (DESIGN, Targets): each brings the other."""
     windows = target.os == "windows" or settings.enable_cross_compile_for_windows
     if windows == settings.enable_cross_compile_for_windows and windows == (target.os == "windows"):
         return target, settings

@@ -112,16 +112,25 @@ class Farm:
         return list(zip(identities, self.cache.lookup(identities), strict=True))
 
     def submit(
-        self, asks: Sequence[Ask], *, build: bool = True, force: bool = False, keep: bool = False
+        self,
+        asks: Sequence[Ask],
+        *,
+        build: bool = True,
+        force: bool = False,
+        keep: bool = False,
+        allow_portable: bool = False,
     ) -> list[Answer]:
         """Answer each ask × target: ``hit``; or, with ``build``, ``queued`` or ``joined``; else ``missing``.
 
         ``force`` builds even what is there. ``keep`` leaves the builds wanted after this process has gone
-        (``--no-wait``); otherwise they are withdrawn by ``abandon``. Ask ``wait`` for how the builds end.
+        (``--no-wait``); otherwise they are withdrawn by ``abandon``. ``allow_portable`` takes, where the very engine
+        is missing, one that was built to be portable and serves the ask. Ask ``wait`` for how the builds end.
         """
         identities = self.identify(asks)
         found = self.cache.lookup(identities)
         answers = [self._first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
+        if allow_portable:
+            answers = [self._or_portable(answer) for answer in answers]
         self._count(answers)
         missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
         self.index.record_parts([self._parts_with_outline(identity) for identity in missed])
@@ -140,6 +149,16 @@ class Farm:
                 return Answer(identity, Outcome.FAILED, error=identity.refused[0], why=found.why)
             return Answer(identity, Outcome.MISSING, why=found.why)
         return hit_answer(identity, found)
+
+    def _or_portable(self, answer: Answer) -> Answer:
+        if answer.outcome is Outcome.HIT:
+            return answer
+        engine = self.cache.lookup_portable(answer.identity)
+        if engine is None:
+            return answer
+        made_for = f"{engine.manifest['target']} by {engine.manifest['toolchain']}"
+        hit = hit_answer(answer.identity, Found(engine, exact=False, same_weights=True))
+        return replace(hit, portable=made_for)
 
     def _count(self, answers: Sequence[Answer]) -> None:
         hits = [answer for answer in answers if answer.outcome is Outcome.HIT]

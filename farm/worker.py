@@ -31,10 +31,11 @@ from farm.heart import Heart
 from farm.hosts.processes import vantage
 from farm.identify import Identifier
 from farm.index import Index, Worker
+from farm.keys import Keyed
 from farm.logging import get_logger
 from farm.placement import expected_peak
 from farm.targets import Target, capability_name, parse_target
-from farm.toolchains import Toolchain, exact_toolchain
+from farm.toolchains import exact_toolchain
 from farm.version import __version__
 
 log = get_logger(__name__)
@@ -141,14 +142,14 @@ class BuildWorker:
         watch = heart.watch()
         with self._folder() as folder:
             program = self._program_in(folder, request)
-            told, inputs = self._checked(program, request)
+            keyed, inputs = self._checked(program, request)
             started = time.monotonic()
             form = self.shop.forms.get(program, request.program, request.program_format, watch)
             exported = time.monotonic() - started
             job = Job(
                 toolchain=toolchain,
                 form=form,
-                settings=told,
+                settings=keyed.effective.told,
                 capabilities=tuple(capability_name(n) for n in target_of(request.target).capabilities),
                 profiles=named_profiles(request.profiles, inputs, form.inputs),
                 folder=folder,
@@ -160,7 +161,7 @@ class BuildWorker:
                 product = self.shop.builder.build(job, watch)
                 built = time.monotonic() - started
             watch.report("store", None)
-            manifest = self._manifest(lease, toolchain, product, form.exporter, exported)
+            manifest = self._manifest(lease, keyed, product, form.exporter, exported)
             heart.flush()
             heart.check()
             self.shop.cache.commit(lease, product.plan, manifest, built)
@@ -176,9 +177,9 @@ class BuildWorker:
 
         return fetch
 
-    def _checked(self, program: Callable[[], Path], request: BuildRequest) -> tuple[Mapping[str, Any], tuple[int, ...]]:
-        """What the builder is to be told, and the positions of the program's inputs, after the key was computed
-        anew: a client's word is never taken for it.
+    def _checked(self, program: Callable[[], Path], request: BuildRequest) -> tuple[Keyed, tuple[int, ...]]:
+        """What the key is made of and the builder is to be told, and the positions of the program's inputs, all
+        computed anew: a client's word is never taken for it.
 
         This closes the gap between a client's look at a file and its upload, and keeps a wrong or hostile
         client from naming one program's engine by another's key (DESIGN, promises 1 and 5).
@@ -191,7 +192,7 @@ class BuildWorker:
             )
         if keyed.effective.refused:
             raise BadInput(keyed.effective.refused[0])
-        return keyed.effective.told, inputs
+        return keyed, inputs
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -202,9 +203,7 @@ class BuildWorker:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _manifest(
-        self, lease: Lease, toolchain: Toolchain, product: Product, exporter: str, exported: float
-    ) -> dict[str, Any]:
+    def _manifest(self, lease: Lease, keyed: Keyed, product: Product, exporter: str, exported: float) -> dict[str, Any]:
         """Where an engine comes from: enough to make it again and to know what it is for."""
         request = lease.build.request
         return {
@@ -212,13 +211,13 @@ class BuildWorker:
             "recipe": request.recipe,
             "model": request.model,
             "program": request.program,
-            "weights": request.weights,
-            "parts": request.parts,
+            "weights": keyed.weights,
+            "parts": keyed.parts,
             "given": request.settings,
-            "told": request.told,
+            "told": keyed.effective.told,
             "read_back": product.read_back,
             "target": request.target,
-            "toolchain": str(toolchain),
+            "toolchain": request.toolchain,
             "exporter": exporter,
             "bindings": product.bindings,
             "profiles": list(request.profiles),

@@ -17,9 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "builders"))
 
-from farm.builders import AttemptFailed, Form, Job, Limits, Watch
+from farm.builders import Form, Job, Limits, Watch
 from farm.builders.discover import installed_toolchains
 from farm.builders.tensorrt import TensorRTBuilder
+from farm.errors import FarmError
+from farm.programs.sanitise import sanitise_pt2
 from farm.toolchains import Toolchain
 
 LIMITS = Limits(seconds=300)
@@ -41,7 +43,8 @@ def ours(program: Any, toolchain: Toolchain, folder: Path) -> None:
     import torch
 
     torch.export.save(program, folder / "model.pt2")
-    form = TensorRTBuilder().export(folder / "model.pt2", folder, LIMITS, Watch(), {})
+    sanitise_pt2(folder / "model.pt2", folder / "safe.pt2")
+    form = TensorRTBuilder().export(folder / "safe.pt2", folder, LIMITS, Watch(), {})
     build(form, toolchain, folder)
 
 
@@ -54,8 +57,8 @@ def tried(way: Callable[[Any, Toolchain, Path], None], program: Any, toolchain: 
         try:
             way(program, toolchain, Path(folder))
             said = "built"
-        except AttemptFailed as error:
-            said = error.failure.message
+        except FarmError as error:
+            said = error.message
         except OnnxExporterError as error:
             cause: BaseException = error
             while cause.__cause__ is not None:

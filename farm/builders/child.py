@@ -13,12 +13,10 @@ nodes in a row overflow 8 MiB) and because the main thread beats while the task 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import json
 import os
 import resource
-import signal
 import sys
 import threading
 import time
@@ -30,17 +28,10 @@ MIB = 2**20
 STACKS = (1024 * MIB, 256 * MIB, 64 * MIB, 0)
 """Stack sizes to try for the task's thread, in bytes; 0 is the system's own."""
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
-
 CRASHED = 70
 """Exit status of a task that raised what nobody foresaw; the message ``crash`` says what."""
 REFUSED = 65
 """Exit status of a task that ended with a message ``failure``."""
-ORPHANED = 75
-"""Exit status of a child whose parent was gone before it began."""
 
 
 class Task(Protocol):
@@ -114,51 +105,19 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def confine(limits: dict[str, int], parent: int, network: bool) -> list[str]:
-    """Bind this process to its limits, and its life to its parent's; what could not be done, for the log."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(ORPHANED)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    limit(resource.RLIMIT_CORE, 0)
-    if limits.get("disk"):
-        limit(resource.RLIMIT_FSIZE, limits["disk"])
-    if limits.get("data"):
-        limit(resource.RLIMIT_DATA, limits["data"])
-    if network or cut_network(libc):
-        return []
-    return ["note: this kernel does not let the child give up the network"]
-
-
-def limit(which: int, value: int) -> None:
-    """Lower one limit, never above what is already allowed."""
-    hard = resource.getrlimit(which)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (value, value))
-
-
-def cut_network(libc: Any) -> bool:
-    """Move into a network namespace without interfaces; whether that was possible.
-
-    A user namespace makes it possible without privileges where the kernel allows it. It must happen while the
-    process has one thread.
-    """
-    return any(libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET))
-
-
-def load_task(path: str) -> Task:
-    spec = importlib.util.spec_from_file_location("farm_child_task", path)
+def load(name: str, path: str) -> Any:
+    """The module at ``path``, known as ``name``: no folder of farm's becomes importable by it."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["farm_child_task"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
 def attempt(path: str, job: dict[str, Any], channel: Channel) -> int:
     """Run the task; the exit status. Every ending but a crash of the process leaves a last message."""
-    task = load_task(path)
+    task: Task = load("farm_child_task", path)
     try:
         done = task.run(job, channel)
         channel.send("done", seconds=channel.seconds, peak_memory=peak_memory(), **done)
@@ -201,8 +160,9 @@ def main() -> None:
     channel = Channel(fd, job["began"])
     # By lines, so that a crash loses none and native output stays in its place among them.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    for note in confine(job["limits"], parent, job.get("network", False)):
-        print(note, flush=True)
+    confine = load("farm_child_confine", job["confine"])
+    for note in confine.confine(job["limits"], parent, job["writable"]):
+        print(f"[W] {note}")
     sys.path[:] = [*sys.path, *job["path"]]
     ending: list[int] = []
     thread = start_thread(lambda: ending.append(attempt(task, job, channel)))

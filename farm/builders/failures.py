@@ -12,18 +12,21 @@ Kinds (``builds.FailureKind``) and what decides them:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from farm.builders import Limits
 from farm.builders.outcome import Ending, Outcome, signal_name
-from farm.builders.trt_errors import NO_MEMORY, classify_errors, classify_parse, gib
+from farm.builders.trt_errors import NO_MEMORY, classify_errors, classify_parse, gib, telling
 from farm.builds import Failure, FailureKind
 
 PERMANENT, NODE, TRANSIENT = FailureKind.PERMANENT, FailureKind.NODE, FailureKind.TRANSIENT
-EIO, ENOMEM, EFBIG, ENOSPC, EDQUOT = 5, 12, 27, 28, 122
+ENOMEM, EFBIG, ENOSPC, EDQUOT = 12, 27, 28, 122
 """Error numbers, as Linux has them."""
-SIGKILL, SIGXFSZ = 9, 25
+SIGKILL = 9
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""How NumPy says that the disk is full."""
 LOG_HINT = "'farm logs' shows what it said until then"
 
 
@@ -85,8 +88,7 @@ def _died(outcome: Outcome, limits: Limits, what: str) -> Failure:
 
 def _memory_failure(outcome: Outcome, limits: Limits, what: str) -> Failure | None:
     """``NODE`` where the log says that an allocation failed: whichever way the process then ended."""
-    told = [str(error.get("text", "")) for error in outcome.every("error")]
-    if not any(NO_MEMORY.search(text) for text in [*told, outcome.log[-4000:]]):
+    if not any(NO_MEMORY.search(text) for text in [*outcome.errors(), outcome.log[-4000:]]):
         return None
     limit = f" (its limit is {gib(limits.memory)})" if limits.memory else ""
     return Failure(
@@ -98,15 +100,15 @@ def _memory_failure(outcome: Outcome, limits: Limits, what: str) -> Failure | No
 
 def _last_words(outcome: Outcome) -> str:
     """The last error before a crash, which often tells what it was about."""
-    error = outcome.last("error")
-    return f" after: {str(error['text']).splitlines()[0][:200]}" if error and error.get("text") else ""
+    lines = [line for text in telling(outcome.errors())[-1:] for line in text.splitlines() if line]
+    return f" after: {lines[0][:200]}" if lines else ""
 
 
 def _crashed(outcome: Outcome, limits: Limits, what: str) -> Failure:
     """The child ended by itself with no word, or with one that nobody foresaw."""
     crash = outcome.last("crash") or {}
     number = crash.get("errno")
-    if number in (ENOSPC, EDQUOT):
+    if number in (ENOSPC, EDQUOT) or _SHORT_WRITE.search(str(crash.get("text", ""))):
         return Failure(TRANSIENT, f"the disk is full: the {what} could not write its result", "make room on the disk")
     if number == EFBIG:
         return Failure(
@@ -124,7 +126,7 @@ def _crashed(outcome: Outcome, limits: Limits, what: str) -> Failure:
 def _refused(failure: Mapping[str, Any], outcome: Outcome, limits: Limits, nodes: Mapping[str, str]) -> Failure:
     """The child said why it cannot go on."""
     what, text = str(failure.get("what", "")), str(failure.get("text", ""))
-    errors = [str(error.get("text", "")) for error in outcome.every("error")]
+    errors = outcome.errors()
     if what == "parse":
         told = failure.get("errors")
         return classify_parse(told if isinstance(told, list) else [], errors, nodes)

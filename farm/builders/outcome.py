@@ -36,6 +36,12 @@ class Outcome:
         """The last message of ``kind``, if there was one."""
         return next((message for message in reversed(self.messages) if message.get("kind") == kind), None)
 
+    def errors(self) -> list[str]:
+        """The texts of the errors sent since they were last ``forgiven``, in order."""
+        kinds = [message.get("kind") for message in reversed(self.messages)]
+        since = len(kinds) - kinds.index("forgiven") if "forgiven" in kinds else 0
+        return [str(message.get("text", "")) for message in self.messages[since:] if message.get("kind") == "error"]
+
     def every(self, kind: str) -> tuple[Mapping[str, Any], ...]:
         return tuple(message for message in self.messages if message.get("kind") == kind)
 

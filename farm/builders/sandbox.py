@@ -19,6 +19,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -56,7 +57,8 @@ class Task:
     """What to run: the path of its module, its job as JSON, and the folder that it works in.
 
     ``environment`` is all that the child sees besides a path and a home: nothing of the worker's own (which
-    holds credentials) unless the caller passes it on. ``gpu`` leaves address space to CUDA as it pleases.
+    holds credentials) unless the caller passes it on. ``gpu`` leaves CUDA the memory limits and the folders that it
+    pleases; without it the child can change files in ``folder`` alone.
     """
 
     module: Path
@@ -71,7 +73,8 @@ def run_child(task: Task, limits: Limits, watch: Watch) -> Outcome:
     """Run ``task`` to its end, whatever that is. Raises ``Cancelled`` once ``watch`` says so, and ``OSError``
     where no process can be started. No child is left behind by either, nor by an exception from ``watch``."""
     with contextlib.ExitStack() as stack:
-        child = _Child.start(task, limits, stack)
+        home = tempfile.TemporaryDirectory(prefix=".child-", dir=task.folder, ignore_cleanup_errors=True)
+        child = _Child.start(task, limits, stack.enter_context(home), stack)
         try:
             return _follow(child, task, limits, watch)
         finally:
@@ -88,7 +91,7 @@ class _Child:
     looks: _Looks
 
     @classmethod
-    def start(cls, task: Task, limits: Limits, stack: contextlib.ExitStack) -> _Child:
+    def start(cls, task: Task, limits: Limits, home: str, stack: contextlib.ExitStack) -> _Child:
         job = stack.enter_context(_as_file(_job(task, limits)))
         log_read, log_write = _pipe(stack)
         message_read, message_write = _pipe(stack)
@@ -100,7 +103,7 @@ class _Child:
                 stdout=log_write,
                 stderr=log_write,
                 cwd=task.folder,
-                env=_environment(task),
+                env=_environment(task, home),
                 pass_fds=(message_write,),
                 start_new_session=True,
             )
@@ -323,7 +326,13 @@ class _Ears:
 
 def _job(task: Task, limits: Limits) -> bytes:
     data = 0 if task.gpu or not limits.memory else limits.memory + DATA_SLACK
-    about = {"limits": {"disk": limits.disk, "data": data}, "path": import_path(), "began": time.monotonic()}
+    about = {
+        "confine": str(CHILD.with_name("confine.py")),
+        "limits": {"disk": limits.disk, "data": data},
+        "writable": [] if task.gpu else [str(task.folder)],
+        "path": import_path(),
+        "began": time.monotonic(),
+    }
     return json.dumps({**task.job, **about}).encode()
 
 
@@ -337,12 +346,12 @@ def import_path() -> list[str]:
     return [*entries, str(CHILD.parents[2])]
 
 
-def _environment(task: Task) -> dict[str, str]:
-    folder = str(task.folder)
+def _environment(task: Task, home: str) -> dict[str, str]:
+    """All that the child sees. What its libraries leave in their home goes with it."""
     return {
         "PATH": os.defpath,
-        "HOME": folder,
-        "TMPDIR": folder,
+        "HOME": home,
+        "TMPDIR": home,
         "LC_ALL": "C.UTF-8",
         "PYTHONHASHSEED": "0",
         **task.environment,

@@ -51,10 +51,15 @@ class TensorRTBuilder:
         Raises ``AttemptFailed`` or ``Cancelled``.
         """
         job = {"program": str(program.absolute()), "graph": GRAPH, "data": DATA, "folder": str(folder.absolute())}
-        outcome = self._run(EXPORT_CHILD, job, folder, limits, watch, gpu=False)
-        _done(outcome, limits, {}, "export")
-        with translated():
-            return open_form(folder)
+        try:
+            outcome = self._run(EXPORT_CHILD, job, folder, limits, watch, gpu=False)
+            _done(outcome, limits, {}, "export")
+            with translated():
+                return open_form(folder)
+        except BaseException:
+            for name in (GRAPH, DATA):
+                (folder / name).unlink(missing_ok=True)
+            raise
 
     def build(self, job: Job, watch: Watch) -> Product:
         """Build ``job``; raises ``AttemptFailed`` or ``Cancelled``. Never leaves a child behind."""

@@ -9,6 +9,7 @@
 - a program that was exported on a GPU is loaded onto the CPU;
 - conversion runs under ``no_grad``. With gradients on, scaled-dot-product attention with a learned bias takes
   another path than at export, whose result has other strides, and the ``view`` after it fails (Swin, T5);
+- averaging windows larger than their input, which TensorRT does not take, are clipped to it;
 - Python constants among the outputs, which no engine can return, are left out and told;
 - mutation of buffers and inputs, silently dropped on the way to ONNX, is refused.
 """
@@ -57,6 +58,7 @@ def export_program(program: Path, graph: Path, data: str, channel: Channel) -> d
     with channel.phase("load"):
         exported = load(program, channel)
     left_out = drop_constant_outputs(exported)
+    clip_pooling(exported)
     refuse_objects(exported, channel)
     with channel.phase("export"):
         model, decomposed = convert(exported)
@@ -196,6 +198,22 @@ def drop_constant_outputs(exported: ExportedProgram) -> tuple[str, ...]:
     output.args = (tuple(values),)
     exported.graph_module.recompile()
     return tuple(told)
+
+
+def clip_pooling(exported: ExportedProgram) -> None:
+    """Let no averaging window be larger than what it averages: TensorRT takes no window of 2560², as EfficientNet
+    has it for "all of the picture". Exact: without padding, torch divides by the part of a window that is inside.
+    """
+    for node in exported.graph_module.graph.nodes:
+        if node.target is not torch.ops.aten.avg_pool2d.default:
+            continue
+        source, kernel, *rest = node.args
+        padding = rest[1] if len(rest) > 1 else [0]
+        sizes = source.meta["val"].shape[-2:]
+        fixed = all(isinstance(size, int) for size in sizes)
+        if fixed and len(kernel) == 2 and not any(padding):
+            node.args = (source, [min(pair) for pair in zip(kernel, sizes, strict=True)], *rest)
+    exported.graph_module.recompile()
 
 
 def refuse_objects(exported: ExportedProgram, channel: Channel) -> None:

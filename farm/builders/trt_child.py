@@ -42,10 +42,12 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     network, parser = parse(trt, builder, logger, job, channel)
     config = builder.create_builder_config()
     if config is None:
-        raise channel.Refused(what="config", text="TensorRT gave no builder configuration")
-    cache = start_timing_cache(config, job, channel)
+        raise channel.Refused(what="builder", text="TensorRT gave no builder configuration")
+    cache = start_timing_cache(config, job)
     read_back = configure(trt, config, job, channel)
     add_profiles(trt, builder, config, network, job, channel)
+    # What went wrong until here did no harm; a failure of the build is told by the build's own first error.
+    channel.send("forgiven")
     monitor = make_monitor(trt, channel)
     config.progress_monitor = monitor
     plan = build(builder, network, config, channel)
@@ -344,7 +346,7 @@ def write(path: str, content: Any) -> int:
     return len(view)
 
 
-def start_timing_cache(config: Any, job: dict[str, Any], channel: Channel) -> Any:
+def start_timing_cache(config: Any, job: dict[str, Any]) -> Any:
     """Give the configuration a timing cache to start from, where one is wanted."""
     if not job["timing_cache_out"]:
         return None

@@ -78,11 +78,16 @@ def classify_errors(errors: Iterable[str], nodes: Mapping[str, str]) -> Failure 
 
     ``nodes`` maps the graph's nodes to where they come from (``notes.Notes.nodes``).
     """
-    first = next((text for text in errors if not _SPURIOUS.search(text)), None)
+    first = next(iter(telling(errors)), None)
     if first is None:
         return None
     rule = next((rule for rule in _RULES if rule.pattern.search(first)), _OTHERWISE)
     return Failure(rule.kind, f"TensorRT: {tidy(first)}{origin(first, nodes)}", rule.hint)
+
+
+def telling(errors: Iterable[str]) -> list[str]:
+    """The errors that tell something: those that follow every other one on a machine without a driver do not."""
+    return [text for text in errors if not _SPURIOUS.search(text)]
 
 
 def classify_parse(told: Sequence[Any], errors: Sequence[str], nodes: Mapping[str, str]) -> Failure:

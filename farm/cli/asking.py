@@ -131,6 +131,15 @@ def build(
         ),
     ] = False,
     force: opt.Force = False,
+    allow_portable: Annotated[
+        bool,
+        typer.Option(
+            "--allow-portable",
+            metavar="",
+            help="Take an engine that was built to be portable where the very one is missing.",
+            rich_help_panel=opt.DOING,
+        ),
+    ] = False,
     priority: opt.Priority = 0,
     as_json: opt.Json = False,
 ) -> None:
@@ -143,7 +152,7 @@ def build(
     profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
     asks = opt.asks(models, targets, settings, profiles, custom_ops, priority)
     with opened(building=not no_build) as farm:
-        answers = farm.submit(asks, build=not no_build, force=force, keep=no_wait)
+        answers = farm.submit(asks, build=not no_build, force=force, keep=no_wait, allow_portable=allow_portable)
         if not (no_wait or no_build):
             answers = wait_for(farm, answers)
     if as_json:
@@ -208,6 +217,8 @@ def _note_trouble(answer: Answer) -> None:
         note(f"farm: {identity.model} for {identity.target}: {answer.error}")
         if answer.hint:
             note(f"      {answer.hint}")
+    elif answer.portable:
+        note(f"farm: note: {identity.model} for {identity.target}: an engine built to be portable, {answer.portable}")
     elif answer.needs_refit:
         note(f"farm: {identity.model} for {identity.target}: the engine holds other weights and needs a refit")
     elif str(answer.outcome) == "missing":

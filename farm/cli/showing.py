@@ -29,7 +29,7 @@ from farm.errors import BadInput, NoSuchThing
 
 if TYPE_CHECKING:
     from farm.builds import Build, Engine
-    from farm.index import Sweep
+    from farm.index import StoredProgram, Sweep
     from farm.service import Farm
 
 FEW = 8
@@ -95,7 +95,7 @@ def _engines(farm: Farm, ident: str) -> list[Shown]:
 
 def _programs(farm: Farm, ident: str) -> list[Shown]:
     return [
-        Shown("program", short(program.digest), lambda program=program: program_document(program), _show_program)  # type: ignore[misc]
+        Shown("program", short(program.digest), lambda program=program: _program_document(program), _show_program)  # type: ignore[misc]
         for program in farm.index.programs(prefix=ident, limit=FEW)
     ]
 
@@ -220,6 +220,10 @@ def _profiles(manifest: dict[str, Any]) -> str:
             name = names[int(position)] if int(position) < len(names) else position
             lines.append(f"{name} {_shape(low)} .. {_shape(best)} .. {_shape(high)}")
     return "\n".join(lines)
+
+
+def _program_document(program: StoredProgram) -> dict[str, Any]:
+    return {"kind": "program", **program_document(program)}
 
 
 def _show_program(item: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from farm.db.keeping import Keeping
 from farm.db.making import Making
 from farm.db.migrate import behind, needs_wal, upgrade
 from farm.db.rows import Requests
+from farm.db.serving import Serving
 from farm.db.session import Database, parse_url
 from farm.errors import Unavailable
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from farm.index import Index
 
 
-class SqlIndex(Engines, Asking, Making, Keeping):
+class SqlIndex(Engines, Serving, Asking, Making, Keeping):
     """``farm.index.Index`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
 
     An SQLite database is made, or migrated, when it is opened; a PostgreSQL one must have been by

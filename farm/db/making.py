@@ -13,6 +13,7 @@ from farm.db import statements
 from farm.db.builds import BuildRows, lost
 from farm.db.models import log_chunks, workers
 from farm.db.rows import build_from, clean, dump, parts_row, worker_from
+from farm.db.serving import put_serving
 from farm.db.session import Database, reads, writes
 from farm.db.statements import AT_REST, UNSTARTED
 from farm.index import KeyParts, Worker
@@ -143,6 +144,7 @@ class Making(BuildRows):
             "manifest_json": dump(engine.manifest),
         }
         connection.execute(self.db.made(statements.put_engine), values)
+        put_serving(self.db, connection, row.recipe, row.namespace, engine.serves)
         link = KeyParts(row.key, row.recipe, request.parts, request.model, request.target)
         connection.execute(self.db.made(statements.add_parts), parts_row(link, row.now))
 

@@ -72,15 +72,13 @@ class Program:
 
     def nodes(self) -> list[NodeInfo]:
         """Live nodes in canonical order, for people (``farm explain``)."""
-        loaded = self._loaded
-        digests = loaded.canonical.node_digests()
+        graph, canonical = self._loaded.graph, self._loaded.canonical
         found = []
-        for number in loaded.canonical.order:
-            node = loaded.graph.nodes[number]
+        for number in canonical.order:
+            node = graph.nodes[number]
             if node.op not in LEAVES:
-                description, source = loaded.describe(node)
-                own = digests[loaded.canonical.record_of[number]]
-                found.append(NodeInfo(own, node.op, node.name, description, source))
+                description, source = self._loaded.describe(node)
+                found.append(NodeInfo(canonical.node_digest(number), node.op, node.name, description, source))
         return found
 
     def match_nodes(self, patterns: Iterable[str]) -> tuple[str, ...]:
@@ -104,17 +102,16 @@ class Program:
 def _named_nodes(loaded: Loaded) -> list[tuple[str, str]]:
     """Name and digest of every live call, those that dropped out included."""
     graph, canonical = loaded.graph, loaded.canonical
-    digests, seen = canonical.node_digests(), Counter[int]()
+    seen = Counter[str]()
     found = []
     for number in canonical.order:
-        record = canonical.record_of[number]
         if graph.nodes[number].op not in LEAVES:
-            own = digests[record]
-            found.append((graph.nodes[number].name, own if not seen[record] else digest("node", [own, seen[record]])))
-            seen[record] += 1
+            own = canonical.node_digest(number)
+            found.append((graph.nodes[number].name, digest("node", [own, seen[own]]) if seen[own] else own))
+            seen[own] += 1
     for name, op, number in graph.dropped:
-        if number in canonical.record_of:
-            found.append((name, digest("dropped node", [op, digests[canonical.record_of[number]]])))
+        if number in canonical.digest_of:
+            found.append((name, digest("dropped node", [op, canonical.node_digest(number)])))
     return found
 
 

@@ -39,8 +39,8 @@ _FIXED = {"archive_format": b"pt2", "archive_version": b"0", ".data/version": b"
 _PICKLED = ("data/weights/model.pt", "data/constants/model.pt")
 _ROOT = "program"
 _MAX_JSON = 1 << 30
-_MAX_MARKS = 16_000_000
-"""Braces, brackets and commas: each costs some 60 bytes of memory at worst while the JSON is read."""
+_MAX_MARKS = 8_000_000
+"""Braces, brackets and commas of a JSON member: about 150,000 nodes. Each can cost 150 bytes of memory."""
 
 _HINT = "Export it again with torch 2.10 to 2.13: torch.export.save(torch.export.export(model, args), 'name.pt2')."
 

@@ -48,6 +48,7 @@ FORBIDDEN = frozenset({"aten._print.default"})
 
 _DEVICES = frozenset({"cpu", "cuda", "xpu", "mps", "hpu", "npu", "xla", "mtia", "hip"})
 _MAX_TRACE = 64 << 10
+_MAX_GIVEN = 100_000
 _OPERATOR_PREFIX = "torch.ops."
 _HIGHER = "torch.ops.higher_order."
 _NOT_KNOWN = "is no operator of torch's own that farm knows"
@@ -282,6 +283,8 @@ def _known_target(node: _Node, higher: bool) -> None:
 
 def _given(raws: list[Raw], target: str, higher: bool, depth: int) -> list[Any]:
     """The arguments of a call. A higher-order operator's names become Python keywords, an operator's do not."""
+    if len(raws) > _MAX_GIVEN:
+        raise Refused(f"a call has {len(raws):,} arguments")
     made: list[Any] = []
     try:
         for raw in raws:

@@ -14,9 +14,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-
 Command = Sequence[Any]
 """A command's words; paths among them."""
+Clock = Callable[[], float]
+"""Wall-clock time, or the processor time of this thread: what computes on one core and waits for nothing is timed by
+that, so that a busy machine does not count."""
 
 
 class Unavailable(Exception):
@@ -79,23 +81,25 @@ def skipped(name: str, why: str) -> Row:
     return Row(name, None, "", None, "", None, None, f"skipped: {why}")
 
 
-def repeated(action: Callable[[], object], repeats: int) -> Times:
+def repeated(action: Callable[[], object], repeats: int, clock: Clock = time.perf_counter) -> Times:
     """Time ``action`` so many times, after once that does not count."""
     action()
-    return Times(tuple(timed(action) for _ in range(repeats)))
+    return Times(tuple(timed(action, clock) for _ in range(repeats)))
 
 
-def alternated(one: Callable[[], object], other: Callable[[], object], repeats: int) -> tuple[Times, Times]:
+def alternated(
+    one: Callable[[], object], other: Callable[[], object], repeats: int, clock: Clock = time.perf_counter
+) -> tuple[Times, Times]:
     """Time both in turns, so that whatever slows the machine down slows both."""
     one(), other()
-    pairs = [(timed(one), timed(other)) for _ in range(repeats)]
+    pairs = [(timed(one, clock), timed(other, clock)) for _ in range(repeats)]
     return Times(tuple(pair[0] for pair in pairs)), Times(tuple(pair[1] for pair in pairs))
 
 
-def timed(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def timed(action: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+    started = clock()
     action()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+import time
 import types
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -100,9 +101,8 @@ def main(wheel: Path, long: Path, repeats: int) -> None:
     cache, settings = genuine(wheel), CompilationSettings()
     found = {}
     for name, (module, specs) in graphs(long).items():
-        ours, theirs = alternated(
-            partial(subgraph_digest, module, specs), partial(cache.get_hash, module, specs, settings), repeats
-        )
+        sides = partial(subgraph_digest, module, specs), partial(cache.get_hash, module, specs, settings)
+        ours, theirs = alternated(*sides, repeats, time.thread_time)
         found[name] = {"nodes": len(module.graph.nodes), "ours": ours.all, "theirs": theirs.all}
     print(json.dumps(found))
 

@@ -199,7 +199,7 @@ def _mixtral() -> Made:
 
 
 def _efficientnet() -> Made:
-    config = tf.EfficientNetConfig(image_size=64, width_coefficient=1.0, depth_coefficient=0.25, hidden_dim=1280)
+    config = tf.EfficientNetConfig(image_size=64, depth_coefficient=0.25, width_coefficient=1.0, hidden_dim=1280)
     return tf.EfficientNetModel(config), (pixels(64),), {}
 
 

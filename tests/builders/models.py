@@ -136,6 +136,18 @@ class OnItsDevice(nn.Module):
         return a * self.scale + torch.arange(6, device=a.device)
 
 
+class Averages(nn.Module):
+    """A window far larger than the picture, and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = nn.AvgPool2d(2560, ceil_mode=True)
+        self.some = nn.AvgPool2d(2, padding=1, ceil_mode=True)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.all(x), self.some(x)
+
+
 class Branches(nn.Module):
     def forward(self, a: torch.Tensor) -> torch.Tensor:
         return torch.cond(a.sum() > 0, lambda t: t + 1, lambda t: t - 1, (a,))

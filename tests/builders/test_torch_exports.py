@@ -327,6 +327,16 @@ def test_an_operator_that_tensorrt_lacks_is_traced_to_the_models_line(
     )
 
 
+def test_a_window_larger_than_its_picture_is_built_and_averages_the_same(
+    export: Callable[..., Form], rtx: Toolchain, tmp_path: Path
+) -> None:
+    form = export(models.Averages(), data(1, 3, 5, 7))
+    x = data(1, 3, 5, 7)
+    torch.testing.assert_close(torch.from_numpy(run_onnx(form, x)[0]), x.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(models.Averages().all(x), x.mean((2, 3), keepdim=True))
+    assert build(form, rtx, tmp_path).size > 0
+
+
 def test_dropout_that_is_on_is_refused(export: Callable[..., Form], rtx: Toolchain, tmp_path: Path) -> None:
     with pytest.raises(AttemptFailed) as caught:
         build(export(models.Dropped(), data(2, 8)), rtx, tmp_path)

@@ -14,6 +14,7 @@ from contract_engines import EnginesContract
 from contract_keeping import KeepingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract, together
+from contract_serving import ServingContract
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from index_things import ABLE, EXPIRED, claim, engine_of, failure, lease, queued, request, state
@@ -46,6 +47,10 @@ def index(url: str) -> Iterator[SqlIndex]:
 
 
 class TestEngines(EnginesContract):
+    pass
+
+
+class TestServing(ServingContract):
     pass
 
 

@@ -12,6 +12,7 @@ from contract_engines import EnginesContract
 from contract_keeping import KeepingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract
+from contract_serving import ServingContract
 from hypothesis.stateful import run_state_machine_as_test
 
 from farm.db.index import SqlIndex
@@ -30,6 +31,10 @@ def index(url: str) -> Iterator[SqlIndex]:
 
 
 class TestEngines(EnginesContract):
+    pass
+
+
+class TestServing(ServingContract):
     pass
 
 

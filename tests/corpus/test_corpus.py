@@ -104,7 +104,8 @@ def test_pairs_that_are_one_compute_the_same(corpus: Corpus, pair: Pair) -> None
     first, second = (corpus.case(pair.name, side) for side in ("first", "second"))
     for seed in range(2):
         results = [_run(program, case, seed) for case, program, _ in (first, second)]
-        torch.testing.assert_close(results[0], results[1], rtol=0, atol=0, equal_nan=True)
+        # A weight that lies differently in memory is summed in another order: equal up to rounding.
+        torch.testing.assert_close(results[0], results[1], equal_nan=True)
 
 
 def _run(program: Any, case: Case, seed: int) -> list[Any]:

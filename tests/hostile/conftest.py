@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from hostile.forge import Archive
 
 HERE = Path(__file__).parent

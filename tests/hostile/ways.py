@@ -326,8 +326,10 @@ def argument_name_is_code(case: Case) -> Path:
     return case.edit("batch", change)
 
 
-@way("export")
+@way("dormant")
 def keyword_of_the_program_is_code(case: Case) -> Path:
+    """It becomes the key of a dictionary in generated code, which runs for a caller who gives that very keyword."""
+
     def change(model: dict[str, Any]) -> None:
         call = signature(model)
         leaf = {"type": None, "context": None, "children_spec": []}

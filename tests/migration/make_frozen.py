@@ -44,6 +44,10 @@ def fill(url: str) -> None:
 
 
 def main(revision: str) -> None:
+    from farm.db.migrate import HEAD
+
+    if revision != HEAD:
+        raise SystemExit(f"this checkout makes databases of revision {HEAD}: {revision} was frozen long ago")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "farm.db"
         fill(f"sqlite:///{path}")

@@ -49,6 +49,7 @@ def test_an_exit_without_a_word_is_a_failure_whatever_its_status() -> None:
         (outcome(ending=Ending.SIGNAL, status=6, log="…std::bad_alloc\n"), NODE, "ran out of memory at 1.0 GiB"),
         (crashed(type="OSError", errno=28), TRANSIENT, "the disk is full"),
         (crashed(type="OSError", errno=122), TRANSIENT, "the disk is full"),
+        (crashed(type="OSError", text="9216 requested and 416 written"), TRANSIENT, "the disk is full"),
         (crashed(type="OSError", errno=27), NODE, "larger than the limit of 1 MiB"),
         (crashed(type="MemoryError"), NODE, "ran out of memory"),
         (crashed(type="KeyError", text="'x'"), TRANSIENT, "KeyError: 'x'"),

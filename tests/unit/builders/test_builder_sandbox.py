@@ -91,12 +91,51 @@ def test_the_child_sees_nothing_of_its_parents_environment(
     assert done["environment"]["GIVEN"] == "yes"
 
 
+def test_what_libraries_leave_in_their_home_goes_with_the_child(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    body = "[open(os.path.join(os.environ[name], 'litter'), 'w').close() for name in ('HOME', 'TMPDIR')]"
+    assert run(body).last("done") is not None
+    assert list(tmp_path.rglob("litter")) == []
+
+
 def test_the_child_has_no_network(run: Callable[..., Outcome]) -> None:
     outcome = run("return {'interfaces': [line.split(':')[0].strip() for line in open('/proc/net/dev')][2:]}")
     if "does not let the child give up the network" in outcome.log:
         pytest.skip("this kernel gives no network namespace to a child")
     done = outcome.last("done")
     assert done is not None and set(done["interfaces"]) <= {"lo"}
+
+
+def test_the_child_changes_files_in_its_own_folder_alone(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.write_text("as it was")
+    body = """
+    def fails(act):
+        try:
+            act()
+        except PermissionError:
+            return True
+        return False
+    outside = job['outside']
+    open('inside', 'w').close()
+    os.makedirs('deep/er')
+    os.replace('inside', 'deep/er/moved')
+    open('/dev/null', 'w').close()
+    return {'refused': [
+        fails(lambda: open(outside, 'w')),
+        fails(lambda: open(outside + '-new', 'w')),
+        fails(lambda: os.truncate(outside, 0)),
+        fails(lambda: os.remove(outside)),
+        fails(lambda: os.replace('deep/er/moved', outside)),
+        fails(lambda: os.symlink('x', outside + '-link')),
+    ], 'read': open(outside).read()}
+    """
+    outcome = run(body, outside=str(outside))
+    if "give up writing" in outcome.log:
+        pytest.skip("this kernel has no Landlock")
+    done = outcome.last("done")
+    assert done is not None, outcome.log
+    assert done["refused"] == [True] * 6
+    assert done["read"] == outside.read_text() == "as it was"
 
 
 def test_the_stack_is_large(run: Callable[..., Outcome]) -> None:

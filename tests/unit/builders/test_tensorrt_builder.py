@@ -148,6 +148,13 @@ def test_a_timing_cache_goes_in_and_comes_out(make_job: MakeJob) -> None:
     assert second.timing_cache.read_bytes() == b"timings of standin: conv conv"
 
 
+def test_an_error_that_did_no_harm_does_not_explain_a_later_failure(make_job: MakeJob) -> None:
+    job = make_job({"build_errors": ["the real reason"]})
+    start = job.folder.parent / "start.cache"
+    start.write_bytes(b"of another version")
+    assert "the real reason" in failure(replace(job, timing_cache=start)).message
+
+
 @pytest.mark.parametrize("blob", [b"timings of standin:other device", b"of another version"])
 def test_a_timing_cache_that_does_not_fit_is_no_error(make_job: MakeJob, blob: bytes) -> None:
     job = make_job()
