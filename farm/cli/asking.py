@@ -218,7 +218,7 @@ def _note_trouble(answer: Answer) -> None:
         if answer.hint:
             note(f"      {answer.hint}")
     elif answer.portable:
-        note(f"farm: note: {identity.model} for {identity.target}: an engine built to be portable, {answer.portable}")
+        note(f"farm: note: {identity.model} for {identity.target}: a portable engine, built for {answer.portable}")
     elif answer.needs_refit:
         note(f"farm: {identity.model} for {identity.target}: the engine holds other weights and needs a refit")
     elif str(answer.outcome) == "missing":

@@ -48,7 +48,7 @@ def _first(sweep: Path, report: Path, force: bool, as_json: bool) -> SweepResult
     from farm.sweep_file import read_sweep
 
     with opened(building=True) as farm:
-        plan = planned(farm, read_sweep(sweep))
+        plan = planned(farm, read_sweep(sweep), force)
         began = time.monotonic()
         started = sweeping.start(farm, plan, force=force)
         with watching(len({answer.build for answer in started.answers if answer.build})) as shown:

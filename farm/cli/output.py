@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from farm.human import (
     count_of,
@@ -85,15 +85,21 @@ def emit_line(document: Any) -> None:
 
 def say(text: str = "") -> None:
     """A line for people, on stdout."""
-    print(text)
+    print(_wrapped(text, sys.stdout))
 
 
 def note(text: str) -> None:
-    """A line about the work, on stderr; broken between words where a terminal is too narrow for it."""
-    if sys.stderr.isatty():
-        indent = " " * (len(text) - len(text.lstrip()) or 6)
-        text = textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=indent)
-    print(text, file=sys.stderr, flush=True)
+    """A line about the work, on stderr."""
+    print(_wrapped(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def _wrapped(text: str, stream: TextIO) -> str:
+    """Broken between words where a terminal is too narrow for it; anywhere else a line stays one line."""
+    room = shutil.get_terminal_size().columns
+    if len(text) <= room or not stream.isatty():
+        return text
+    indent = " " * (len(text) - len(text.lstrip()) or 6)
+    return textwrap.fill(text, room, subsequent_indent=indent)
 
 
 def fancy(stream: Any = None) -> bool:

@@ -118,7 +118,7 @@ def run(
     if report is not None:
         _check_place(report)
     with opened(building=True) as farm:
-        plan = planned(farm, spec)
+        plan = planned(farm, spec, force)
         if plan_only:
             if as_json:
                 emit({"plan": plan.counts(), "notes": plan.notes()})
@@ -171,12 +171,12 @@ def _check_place(report: Path) -> None:
         raise BadInput(f"--report {report}: there is no folder {report.parent}", "make it first")
 
 
-def planned(farm: Farm, spec: SweepSpec) -> Plan:
+def planned(farm: Farm, spec: SweepSpec, force: bool = False) -> Plan:
     """The plan, said in one line and a few notes before anything is built."""
     from farm import sweeping
 
     plan = sweeping.plan(farm, spec)
-    note(f"farm: {plan.line()}")
+    note(f"farm: {plan.line()}" + (", all built again" if force else ""))
     for text in plan.notes():
         note(f"farm: note: {text}")
     return plan

@@ -46,7 +46,7 @@ def _item(value: Any) -> str:
 def _trace(node: schema.Node) -> str:
     try:
         found = msgspec.json.decode(node.metadata, type=dict[str, Any]).get("stack_trace", "")
-    except (msgspec.MsgspecError, RecursionError):
+    except (*schema.NOT_JSON, RecursionError):
         return ""
     return found if isinstance(found, str) else ""
 

@@ -43,8 +43,13 @@ def open_program(
         found = recall(memory, path, declared)
         if found is not None:
             return found
-    with _collection_paused():
-        program, files = _opened(path, declared)
+    try:
+        with _collection_paused():
+            program, files = _opened(path, declared)
+    except BadProgram as error:
+        if str(path) in error.message:
+            raise
+        raise BadProgram(f"{path}: {error.message}", error.hint) from None
     if memory is not None:
         remember(memory, program, declared, files)
     return program

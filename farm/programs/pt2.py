@@ -148,7 +148,7 @@ def tree_structure(text: str) -> Any:
     try:
         version, tree = msgspec.json.decode(text.encode(), type=tuple[int, dict[str, Any]])
         return [version, _tree(tree, 0)]
-    except (msgspec.MsgspecError, RecursionError, KeyError, TypeError):
+    except (*schema.NOT_JSON, RecursionError, KeyError, TypeError):
         raise bad("the structure of its outputs cannot be read") from None
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-
-import msgspec
 
 from farm.errors import BadProgram
 from farm.graph import Graph, Node, canonicalise
@@ -62,17 +61,19 @@ def _load(
             f" (torch {model.torch_version or 'unknown'}), farm reads {schema.SCHEMA_MAJOR}",
             "Save it again with torch 2.10 to 2.13.",
         )
-    numbers, tensors = _Tensors(archive, identity, _lasting(model)).read()
-    graph = _graph(model, numbers, custom_ops)
-    _check_tensors(graph, tensors)
+    with _odd_json():
+        numbers, tensors = _Tensors(archive, identity, _lasting(model)).read()
+        graph = Pt2Graph(model, numbers, custom_ops).read()
+        _check_tensors(graph, tensors)
     return Loaded(graph, canonicalise(graph), _describe), tensors
 
 
-def _graph(model: schema.Model, numbers: Mapping[str, int], custom_ops: Mapping[str, str] | None) -> Graph:
-    """The program's graph; whatever an odd JSON trips over is the program's fault."""
+@contextmanager
+def _odd_json() -> Iterator[None]:
+    """Whatever an odd JSON trips over is the program's fault."""
     try:
-        return Pt2Graph(model, numbers, custom_ops).read()
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        yield
+    except (*schema.NOT_JSON, KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise bad(f"{type(error).__name__} at {error}") from None
     except RecursionError:
         raise bad("it is nested too deeply") from None

@@ -273,7 +273,7 @@ def inner_graph(value: Any) -> schema.Graph:
     """The graph of an ``as_graph`` argument."""
     try:
         return msgspec.json.decode(msgspec.json.encode(value["graph"]), type=schema.Graph)
-    except (msgspec.MsgspecError, KeyError, TypeError, OverflowError) as error:
+    except (*schema.NOT_JSON, KeyError, TypeError, OverflowError) as error:
         raise bad(f"a subgraph cannot be read: {error}") from None
 
 

@@ -51,7 +51,7 @@ def raw(content: bytes, kind: Any) -> Any:
     """A raw slice of the file, decoded."""
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (*schema.NOT_JSON, RecursionError) as error:
         raise bad(f"a tensor's description cannot be read: {error}") from None
 
 

@@ -158,6 +158,9 @@ class PayloadConfig(Struct, gc=False):
     config: dict[str, PayloadMeta]
 
 
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What decoding raises for bytes that are not what was asked for."""
+
 MAX_NODES = 250_000
 MAX_MARKS = 40_000_000
 
@@ -184,7 +187,7 @@ def decode(data: bytes, kind: type[_Kind], what: str) -> _Kind:
         return msgspec.json.decode(bounded(data, what), type=kind)
     except RecursionError:
         raise BadProgram(f"{what} is nested too deeply to be a program", "Export the program again.") from None
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise BadProgram(
             f"{what} is not what torch.export writes: {error}",
             "Save the program again with torch.export.save (torch 2.10 or newer).",

@@ -26,7 +26,7 @@ from farm.db.claims import Claiming
 from farm.db.index import SqlIndex
 from farm.db.making import READ_IN_ORDER
 from farm.db.migrate import needs_upgrade, upgrade
-from farm.db.models import metadata
+from farm.db.models import WHERE, metadata
 from farm.db.session import make_engine, parse_url
 from farm.errors import Unavailable
 from farm.index import Claimed
@@ -170,6 +170,10 @@ class TestServer:
         with make_engine(parse_url(migrated_postgresql)).connect() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, metadata) == []
+            made = dict(connection.exec_driver_sql("SELECT indexname, indexdef FROM pg_indexes").all())
+        declared = [index for table in metadata.tables.values() for index in table.indexes]
+        assert {str(index.name) for index in declared} <= set(made)
+        assert all(("WHERE" in made[str(index.name)]) == (WHERE in index.info) for index in declared)
 
     def test_a_newer_schema_is_refused(self, postgresql: Server) -> None:
         url = postgresql.database()

@@ -109,3 +109,16 @@ def test_a_lost_blob_is_a_miss_and_is_built_again(farm: Farms, copied: Callable[
     again = farm.run("build", model, "-t", "sm_89", "--json").json[0]
     assert again["outcome"] == "built" and again["engine"] == built["engine"]
     eventually(lambda: farm.run("build", model, "-t", "sm_89", "--json").json[0]["outcome"] == "hit", timeout=20)
+
+
+def test_a_portable_engine_serves_only_where_that_is_allowed(farm: Farms, copied: Callable[[str], Path]) -> None:
+    """An engine for a set of capabilities serves each of them, but is another engine than theirs (DESIGN, Targets)."""
+    model = copied("gemm.pt2")
+    both = farm.run("build", model, "-t", "sm_86+sm_89", "--json").json[0]
+    look = ("build", model, "-t", "sm_89", "--no-build", "--json")
+    assert farm.run(*look).code == 3
+    allowed = farm.run(*look, "--allow-portable")
+    assert allowed.code == 0 and allowed.json[0]["engine"] == both["engine"]
+    assert "sm_86+sm_89" in allowed.json[0]["portable"] and allowed.json[0]["key"] != both["key"]
+    assert farm.run("build", model, "-t", "sm_120", "--no-build", "--allow-portable").code == 3
+    assert farm.run(*look, "--allow-portable", "-s", "disable_tf32=true").code == 3

@@ -215,7 +215,9 @@ def test_headers_that_make_no_sense(body: bytes, why: str) -> None:
         unpack(framed(body))
 
 
-@pytest.mark.parametrize("detail", [{"x": float("inf")}, {"x": b"raw"}, {1: "x"}, {"x": {"y": {1, 2}}}, {"x": 10**5000}])
+@pytest.mark.parametrize(
+    "detail", [{"x": float("inf")}, {"x": b"raw"}, {1: "x"}, {"x": {"y": {1, 2}}}, {"x": 10**5000}]
+)
 def test_what_json_would_bend_is_refused(detail: Any) -> None:
     """``json`` would write the key 1 as "1" and read back another header than the one that was given."""
     with pytest.raises(BadInput, match="JSON"):
