@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import quote
 
 from farm.errors import BadConfig
 
@@ -47,11 +48,11 @@ class Config:
 
     @property
     def database(self) -> str:
-        return self.database_url or f"sqlite:///{self.home / 'farm.db'}"
+        return self.database_url or f"sqlite:///{quote(str(self.home / 'farm.db'))}"
 
     @property
     def store(self) -> str:
-        return self.store_url or f"file://{self.home / 'store'}"
+        return self.store_url or (self.home / "store").as_uri()
 
     @property
     def scratch(self) -> Path:
@@ -110,7 +111,7 @@ def _convert(kind: Any, where: str, value: Any) -> Any:
         if kind is str:
             return str(value)
         return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise BadConfig(f"{where} is '{value}', which is no {getattr(kind, '__name__', 'list')}") from error
 
 

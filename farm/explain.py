@@ -70,6 +70,9 @@ def _tidy(reasons: list[Reason]) -> list[Reason]:
     """Later parts follow from earlier ones: exact weights say nothing new when the weights' digest differs."""
     parts = {reason.part for reason in reasons}
     kept = [r for r in reasons if not (r.path == "recipe.weights" and "weights" in parts)]
+    # The constants' digest covers the graph that holds them; and an engine is built where it is to run.
+    kept = [r for r in kept if not (r.path == "weights.constants" and "graph" in parts)]
+    kept = [r for r in kept if not (r.path.startswith("recipe.place") and parts & {"target", "toolchain"})]
     settings = {r.path.removeprefix("settings.") for r in kept if r.part == "settings"}
     kept = [r for r in kept if r.path.removeprefix("recipe.settings.") not in settings or r.part == "settings"]
     return sorted(kept, key=lambda reason: -_WEIGHT.get(reason.part, 1))
@@ -95,7 +98,10 @@ def _say_recipe(change: Difference) -> str:
         return "the weights' values differ (the key leaves them out: the engine is refittable)"
     if name.startswith("exporter"):
         return f"the exporter differs: {_value(change.mine)} here, {_value(change.theirs)} there"
-    return f"{name} is {_value(change.mine)} here and {_value(change.theirs)} there (the same key: a search setting)"
+    if name.startswith("place"):
+        here, there = _place(change.mine), _place(change.theirs)
+        return f"it is to be built on {here} here and on {there} there (one key is for both)"
+    return f"{name} is {_value(change.mine)} here and {_value(change.theirs)} there (in the recipe, not in the key)"
 
 
 def _say_graph(change: Difference) -> str:
@@ -105,6 +111,8 @@ def _say_graph(change: Difference) -> str:
 def _say_weights(change: Difference) -> str:
     if change.path == "weights.policy":
         return f"weights count by {change.mine} here and by {change.theirs} there"
+    if change.path == "weights.constants":
+        return "the constants differ (the engine is refittable, but constants are not weights)"
     return "the weights differ"
 
 
@@ -156,6 +164,10 @@ _SAY = {
 def _profiles(value: Any) -> str:
     count = len(value) if isinstance(value, Sequence) else 0
     return f"{count} optimisation profile{'' if count == 1 else 's'}"
+
+
+def _place(value: Any) -> str:
+    return _capability(value) if isinstance(value, int) else _value(value)
 
 
 def _capability(value: Any) -> str:

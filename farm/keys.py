@@ -89,7 +89,7 @@ def compute(
         "place": {"capabilities": list(target.capabilities), "gpu": target.gpu} if toolchain.device_bound else None,
     }
     recipe = digest("recipe", made)
-    parts = {**keyed, "recipe": {"settings": made["settings"], "exporter": made["exporter"], "weights": content}}
+    parts = {**keyed, "recipe": {name: made[name] for name in ("settings", "exporter", "weights", "place")}}
     return Keyed(digest("key", keyed), recipe, content, policy, parts, told)
 
 

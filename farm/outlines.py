@@ -18,19 +18,23 @@ from farm.explain import Reason
 from farm.programs import Program
 from farm.store import BlobStore
 
-SCHEMA = 1
+SCHEMA = 2
 SHOWN = 3
 MAX_BYTES = 256 << 20
 
 
 def outline_of(program: Program) -> dict[str, Any]:
-    """The outline of ``program``, as plain JSON."""
+    """The outline of ``program``, as plain JSON. An output that is one result of several has no node's digest."""
+    nodes = program.nodes()
+    made_by = {node.name: node.digest for node in nodes}
     return {
         "schema": SCHEMA,
+        "graph": program.structure_digest,
         "inputs": [[spec.name, spec.dtype, list(spec.shape)] for spec in program.inputs],
         "symbols": {name: [symbol.minimum, symbol.maximum] for name, symbol in program.symbols.items()},
-        "weights": [[one.name, one.dtype, list(one.shape), one.digest] for one in program.weights.tensors()],
-        "nodes": [[node.digest, node.op, node.description, node.source] for node in program.nodes()],
+        "outputs": [[spec.name, spec.dtype, list(spec.shape), made_by.get(spec.name, "")] for spec in program.outputs],
+        "weights": [[one.name, one.dtype, list(one.shape), one.digest, one.kind] for one in program.weights.tensors()],
+        "nodes": [[node.digest, node.op, node.description, node.source] for node in nodes],
     }
 
 
@@ -40,17 +44,25 @@ def save_outline(outline: Mapping[str, Any], store: BlobStore) -> str:
 
 
 def load_outline(digest: str | None, store: BlobStore) -> dict[str, Any] | None:
-    """The outline of that digest; ``None`` when there is none, or it is of another schema."""
+    """The outline of that digest; ``None`` when there is none, it cannot be read, or it is of another schema: an
+    explanation is the shorter for it, and does not fail."""
     data = store.read(digest) if digest else None
     if data is None:
         return None
-    outline = json.loads(zlib.decompressobj().decompress(data, MAX_BYTES))
-    return outline if outline.get("schema") == SCHEMA else None
+    try:
+        outline = json.loads(zlib.decompressobj().decompress(data, MAX_BYTES))
+    except (zlib.error, ValueError, RecursionError):
+        return None
+    return outline if isinstance(outline, dict) and outline.get("schema") == SCHEMA else None
 
 
 def program_reasons(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Reason]:
-    """In which inputs, tensors and nodes two programs differ; the first few of each, and how many there are."""
-    return [*_inputs(mine, theirs), *_weights(mine, theirs), *_nodes(mine, theirs)]
+    """In which inputs, tensors and nodes two programs differ; the first few of each, and how many there are. Outputs
+    follow from their nodes: they are spoken of where those say nothing."""
+    found = [*_inputs(mine, theirs), *_weights(mine, theirs), *_nodes(mine, theirs)]
+    if mine["graph"] == theirs["graph"] or any(reason.part == "graph" for reason in found):
+        return found
+    return [*found, *_outputs(mine, theirs)]
 
 
 def _inputs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Reason]:
@@ -73,18 +85,35 @@ def _inputs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Reason]:
 def _weights(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Reason]:
     one, other = mine["weights"], theirs["weights"]
     if len(one) != len(other):
-        text = f"{len(one)} weight tensors here and {len(other)} there"
+        text = f"{len(one)} tensors here and {len(other)} there"
         return [Reason("weights", "weights", text, len(one), len(other))]
     changed = [(here, there) for here, there in zip(one, other, strict=True) if here[1:] != there[1:]]
     found = [
-        Reason("weights", f"weights.{here[0]}", f"weight {here[0]} {_tensor(here)}: {_which(here, there)}", here, there)
+        Reason(
+            "weights", f"weights.{here[0]}", f"{here[4]} {here[0]} {_tensor(here)}: {_which(here, there)}", here, there
+        )
         for here, there in changed[:SHOWN]
     ]
-    return found + _more("weights", len(changed), "weight tensors")
+    return found + _more("weights", len(changed), "tensors")
 
 
 def _which(here: Sequence[Any], there: Sequence[Any]) -> str:
-    return "other values" if here[1:3] == there[1:3] else f"{_tensor(there)} there"
+    if here[1:3] != there[1:3]:
+        return f"{_tensor(there)} there"
+    return "other values" if here[3] != there[3] else f"a {there[4]} there"
+
+
+def _outputs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Reason]:
+    """For programs whose inputs and nodes are the same."""
+    one, other = mine["outputs"], theirs["outputs"]
+    if len(one) != len(other):
+        return [Reason("graph", "outputs", f"{len(one)} outputs here and {len(other)} there", len(one), len(other))]
+    for n, (here, there) in enumerate(zip(one, other, strict=True)):
+        if here[1:] != there[1:]:
+            text = f"output {n} is {here[0]}, {_tensor(here)}, here and {there[0]}, {_tensor(there)}, there"
+            return [Reason("graph", f"outputs[{n}]", text, here, there)]
+    text = "the nodes are the same: the outputs' structure, what is written back, or the order of effects differs"
+    return [Reason("graph", "structure", text)]
 
 
 def _nodes(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Reason]:

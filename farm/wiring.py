@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from farm.config import Config, load
-from farm.errors import BadConfig
+from farm.errors import BadConfig, Unavailable
 from farm.hosts.gpu import local_gpu, machine
 from farm.hosts.processes import alive, vantage
 from farm.identify import Identifier
@@ -44,14 +44,29 @@ def open_index(config: Config) -> Index:
     from farm.db.index import SqlIndex
 
     if not config.database_url:
-        config.home.mkdir(parents=True, exist_ok=True)
+        make_home(config)
     return SqlIndex(config.database)
+
+
+def make_home(config: Config) -> None:
+    """Make ``FARM_HOME`` where it is not yet; ``Unavailable`` where it cannot be."""
+    try:
+        config.home.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Unavailable(
+            f"FARM_HOME cannot be {config.home}: {reason}", "point FARM_HOME at a folder that you may write to"
+        ) from error
 
 
 def open_store(config: Config) -> BlobStore:
     """The store that the URL's scheme names."""
-    parts = urlsplit(config.store)
-    if parts.scheme == "file":
+    try:
+        parts = urlsplit(config.store)
+    except ValueError as error:
+        raise BadConfig(f"FARM_STORE_URL is '{config.store}', which is no URL: {error}", "write file:///…") from error
+    plain = not (parts.netloc or parts.query or parts.fragment) and parts.path.startswith("/")
+    if parts.scheme == "file" and plain and "\0" not in unquote(parts.path):
         from pathlib import Path
 
         from farm.blobs.folder import FolderStore

@@ -1,7 +1,8 @@
 """Print which real architectures build, by the plain path and by farm's: ``python tools/architectures.py [NAME…]``.
 
 The plain path is ``torch.onnx.export`` of the program as it was exported, and TensorRT's parser; farm's begins with
-the saved ``.pt2`` in a process that knows nothing of the model. Seconds are of the whole way, imports included.
+the saved ``.pt2`` in a process that knows nothing of the model. Its seconds include that process's imports (torch and
+ONNX: three or more), which the plain path, run here, pays for once.
 """
 
 from __future__ import annotations

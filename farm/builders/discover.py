@@ -16,8 +16,8 @@ from pathlib import Path
 
 from farm.builders import Limits, Watch
 from farm.builders.failures import explain
-from farm.builders.sandbox import Task, run_child
-from farm.builds import Failure
+from farm.builders.sandbox import NotStarted, Task, run_child
+from farm.builds import Failure, FailureKind
 from farm.toolchains import DEFAULT_CUDA, Toolchain
 
 BUILD_CHILD = Path(__file__).with_name("trt_child.py")
@@ -92,13 +92,16 @@ class Probe:
 
 
 def probe(toolchain: Toolchain, environment: Mapping[str, str] | None = None) -> Probe:
-    """Build an engine of one layer with ``toolchain`` in a child. ``OSError`` where no process can be started."""
+    """Build an engine of one layer with ``toolchain`` in a child."""
     limits = Limits(seconds=PROBE_SECONDS)
     job = {"module": toolchain.flavour, "version": toolchain.version, "verbose": False, "probe": True}
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="farm-probe-") as folder:
         task = Task(BUILD_CHILD, job, Path(folder), environment or {}, gpu=toolchain.device_bound)
-        outcome = run_child(task, limits, Watch())
+        try:
+            outcome = run_child(task, limits, Watch())
+        except NotStarted as error:
+            return Probe(toolchain, failure=Failure(FailureKind.NODE, f"no process could be started: {error}", ""))
     failure = explain(outcome, limits, {}, "probe")
     done = outcome.last("done") or {}
     names = tuple(str(name).replace("SM", "sm_") for name in done.get("capabilities", ()))

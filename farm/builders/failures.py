@@ -117,7 +117,9 @@ def _crashed(outcome: Outcome, limits: Limits, what: str) -> Failure:
     memory = _memory_failure(outcome, limits, what)
     if memory is not None or number == ENOMEM or crash.get("type") == "MemoryError":
         return memory or Failure(NODE, f"the {what} ran out of memory", "give it more memory")
-    told = f": {crash['type']}: {crash.get('text', '')}"[:400] if "type" in crash else ""
+    lines = [line for line in outcome.log.splitlines() if line.strip()]
+    told = f"{crash['type']}: {crash.get('text', '')}" if "type" in crash else "".join(lines[-1:])
+    told = f": {' '.join(told.split())[:300]}" if told else ""
     return Failure(
         TRANSIENT, f"the {what}'s process ended with status {outcome.status}{told}", f"it is tried again; {LOG_HINT}"
     )

@@ -69,12 +69,19 @@ class Task:
     gpu: bool = False
 
 
+class NotStarted(Exception):
+    """The system would not give what a child needs; the text is its reason."""
+
+
 def run_child(task: Task, limits: Limits, watch: Watch) -> Outcome:
-    """Run ``task`` to its end, whatever that is. Raises ``Cancelled`` once ``watch`` says so, and ``OSError``
-    where no process can be started. No child is left behind by either, nor by an exception from ``watch``."""
+    """Run ``task`` to its end, whatever that is. Raises ``Cancelled`` once ``watch`` says so, and ``NotStarted``
+    where no process can be. No child is left behind by either, nor by an exception from ``watch``."""
     with contextlib.ExitStack() as stack:
-        home = tempfile.TemporaryDirectory(prefix=".child-", dir=task.folder, ignore_cleanup_errors=True)
-        child = _Child.start(task, limits, stack.enter_context(home), stack)
+        try:
+            home = tempfile.TemporaryDirectory(prefix=".child-", dir=task.folder, ignore_cleanup_errors=True)
+            child = _Child.start(task, limits, stack.enter_context(home), stack)
+        except OSError as error:
+            raise NotStarted(error.strerror or str(error)) from error
         try:
             return _follow(child, task, limits, watch)
         finally:
@@ -170,7 +177,7 @@ class _Looks:
         """Whether the tree has computed next to nothing for ``allowed`` seconds (0: never)."""
         since, used_then = self._idle_since
         used = sum(_computed(process) for process in self._tree)
-        if since == 0.0 or used - used_then > STALL_SHARE * max(allowed, 1.0):
+        if since == 0.0 or abs(used - used_then) > STALL_SHARE * max(allowed, 1.0):
             self._idle_since = (now, used)
             return False
         return 0 < allowed <= now - since
@@ -318,10 +325,16 @@ class _Ears:
             self.talk()
         elif kind == "progress" and isinstance(message.get("fraction"), int | float):
             self._progress = min(max(float(message["fraction"]), 0.0), 1.0)
-        elif kind != "beat" and len(self.messages) < KEPT_MESSAGES:
-            self.messages.append(message)
+        elif kind != "beat":
+            self._keep(message)
         if isinstance(message.get("peak_memory"), int):
             self.told_peak = message["peak_memory"]
+
+    def _keep(self, message: Mapping[str, Any]) -> None:
+        """Keep the first messages, and beyond those the last: it says how the task ended."""
+        if len(self.messages) >= KEPT_MESSAGES:
+            self.messages.pop()
+        self.messages.append(message)
 
 
 def _job(task: Task, limits: Limits) -> bytes:

@@ -19,7 +19,7 @@ from farm.builders.failures import explain
 from farm.builders.notes import Notes, read_notes
 from farm.builders.outcome import Outcome
 from farm.builders.plan import HEADER_SIZE, mismatch, read_header
-from farm.builders.sandbox import STALL_SECONDS, Task, run_child
+from farm.builders.sandbox import STALL_SECONDS, NotStarted, Task, run_child
 from farm.builders.steps import RTX, steps
 from farm.builds import Failure, FailureKind
 from farm.errors import BadProgram, FarmError
@@ -37,7 +37,7 @@ SHOWN_WARNINGS = 10
 @dataclass(frozen=True)
 class TensorRTBuilder:
     """Implements ``Builder``. ``environment`` is what children see beside a path and a home: on a GPU machine
-    ``LD_LIBRARY_PATH`` and ``CUDA_VISIBLE_DEVICES``, say. A child that has computed nothing for ``stall_seconds``
+    ``LD_LIBRARY_PATH`` and ``CUDA_VISIBLE_DEVICES``, say. A child that gave no sign of life for ``stall_seconds``
     is taken to hang (0: never)."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -83,25 +83,29 @@ class TensorRTBuilder:
         task = Task(module, job, folder.absolute(), self.environment, self.stall_seconds, gpu)
         try:
             return run_child(task, limits, watch)
-        except OSError as error:
+        except NotStarted as error:
             raise AttemptFailed(
                 Failure(
                     FailureKind.TRANSIENT,
-                    f"no process could be started: {error.strerror or error}",
-                    "look at the machine's limits on processes, memory and open files",
+                    f"no process could be started: {error}",
+                    "look at the machine's room on disk, and its limits on processes, memory and open files",
                 )
             ) from error
 
 
 @contextlib.contextmanager
 def translated() -> Any:
-    """Bad input met before a child starts is a permanent failure of this build."""
+    """What is wrong with a job is a permanent failure of its build; a file that cannot be read is a passing one."""
     try:
         yield
     except AttemptFailed:
         raise
     except FarmError as error:
         raise AttemptFailed(Failure(FailureKind.PERMANENT, error.message, error.hint)) from error
+    except OSError as error:
+        raise AttemptFailed(
+            Failure(FailureKind.TRANSIENT, f"the model's form cannot be read: {error}", "it is tried again")
+        ) from error
 
 
 def open_form(folder: Path) -> Form:

@@ -120,10 +120,11 @@ def upgrade(as_json: opt.Json = False) -> None:
     """Bring the database to this release's schema. An embedded farm does it by itself."""
     from farm.config import load
     from farm.db.migrate import upgrade as migrate
+    from farm.wiring import make_home
 
     config = load()
     if not config.database_url:
-        config.home.mkdir(parents=True, exist_ok=True)
+        make_home(config)
     needed = migrate(config.database)
     if as_json:
         emit({"upgraded": needed})

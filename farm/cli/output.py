@@ -104,7 +104,10 @@ def _wrapped(text: str, stream: TextIO) -> str:
 
 def fancy(stream: Any = None) -> bool:
     """Whether ``stream`` (stdout by default) is a terminal that is worth drawing on."""
-    return (stream or sys.stdout).isatty() and terminal(stream).is_terminal
+    if not (stream or sys.stdout).isatty():
+        return False
+    console = terminal(stream)
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def terminal(stream: Any = None) -> Console:

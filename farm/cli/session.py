@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @contextmanager
 def opened(config: Config | None = None, *, building: bool = False) -> Iterator[Farm]:
     """The configured farm. Ctrl-C withdraws this process from what it waits for before the farm is closed: builds
-    that nobody else wants are cancelled, and the state says so. A second Ctrl-C leaves at once. ``building`` sets up
-    the logs, which commands that only look have no need of."""
+    that nobody else wants are cancelled, and the state says so. A second Ctrl-C leaves at once. ``building``
+    says that there may be something to withdraw from; it also sets up the logs, which costs time."""
     from farm.config import load
     from farm.service import Farm
 
@@ -33,13 +33,15 @@ def opened(config: Config | None = None, *, building: bool = False) -> Iterator[
         try:
             yield farm
         except KeyboardInterrupt:
-            _leave_on_the_next_signal()
-            _withdraw(farm)
+            if building:
+                _leave_on_the_next_signal()
+                _withdraw(farm)
             raise
         except Exception:
             # Whatever went wrong here, nobody waits any more for what this process asked for.
-            with contextlib.suppress(FarmError):
-                farm.abandon()
+            if building:
+                with contextlib.suppress(FarmError):
+                    farm.abandon()
             raise
 
 

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Row, Select, and_, delete, func, insert, literal, or_, select, union
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    Insert,
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    union,
+)
 
 from farm.builds import BuildState, Engine
 from farm.db import statements
 from farm.db.models import builds, counters, engines, events, key_parts, programs
-from farm.db.rows import clean, dump, engine_from, parts_from, parts_row, starts, whole_digest
+from farm.db.rows import DIGEST, clean, dump, engine_from, parts_from, parts_row, starts, whole_digest
 from farm.db.session import Database, reads, writes
 from farm.index import Found, KeyParts, Wanted
 
@@ -49,6 +63,7 @@ class Engines:
             "the_weights": self.db.array(want.weights for want in wanted),
             "the_namespaces": self.db.array(namespaces),
         }
+        self.db.use_indexes(connection)
         found: dict[tuple[str, str | None], Engine] = {}
         for row in connection.execute(self.db.made(_best_of_keys), params):
             engine = engine_from(row)
@@ -111,11 +126,14 @@ class Engines:
 
     @reads
     def engines(self, connection: Connection, prefix: str = "", limit: int = 1000) -> list[Engine]:
-        query = select(engines)
-        if prefix:
-            query = query.where(engines.c.recipe.in_(_named(whole_digest(prefix))))
+        query, params = select(engines), {}
+        prefix = whole_digest(prefix)
+        if not DIGEST.startswith(prefix):
+            recipes = connection.execute(_named(prefix)).scalars()
+            query = query.where(self.db.among(engines.c.recipe, "the_recipes"))
+            params = {"the_recipes": self.db.array(recipes)}
         newest = query.order_by(engines.c.created.desc(), engines.c.recipe, engines.c.namespace).limit(limit)
-        return [engine_from(row) for row in connection.execute(newest)]
+        return [engine_from(row) for row in connection.execute(newest, params)]
 
     # -- counters ----------------------------------------------------------------------------------------------
 
@@ -203,12 +221,11 @@ def _add_up(db: Database) -> Insert:
     return add.on_conflict_do_update(index_elements=["name", "field"], set_=more)
 
 
-def _named(prefix: str) -> Select[Any]:
+def _named(prefix: str) -> CompoundSelect[str]:
     """The recipes of the engines whose digest, recipe or key starts so; a look at each index, not at each row."""
-    ways = union(
+    return union(
         select(engines.c.recipe).where(starts(engines.c.digest, prefix)),
         select(engines.c.recipe).where(starts(engines.c.recipe, prefix)),
         select(engines.c.recipe).where(starts(engines.c.key, prefix)),
         select(key_parts.c.recipe).where(starts(key_parts.c.key, prefix)),
-    ).subquery()
-    return select(ways.c.recipe)
+    )

@@ -20,9 +20,6 @@ from farm.index import KeyParts, Worker
 
 # How long a lease looks again for a build whose row somebody has locked for a moment: to raise its priority, say.
 SECOND_LOOKS_S = (0.002, 0.005, 0.01, 0.02)
-# PostgreSQL's statistics lag behind a queue that grew a moment ago: taken for short, it is read whole and sorted at
-# every lease (10 ms at 10,000 builds, and growing). Until the transaction ends it is to be read in order.
-READ_IN_ORDER = "SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 LOST_MESSAGE = "the worker that made it vanished"
 LOST_HINT = "look at that machine's memory and logs, then 'farm retry'"
 
@@ -82,8 +79,7 @@ class Making(BuildRows):
         it leases it), so what is passed over is looked at again before the answer is that nothing is there."""
         able = {"the_capabilities": self.db.array(capabilities)}
         params = {**able, "the_worker": worker, "the_ttl": ttl}
-        if not self.db.sqlite:
-            connection.exec_driver_sql(READ_IN_ORDER)
+        self.db.use_indexes(connection)
         for pause in (*SECOND_LOOKS_S, None):
             row = connection.execute(self.db.made(statements.start), params).first()
             if row is not None or self.db.sqlite or pause is None:

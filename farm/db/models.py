@@ -56,7 +56,8 @@ engines = Table(
     Column("created", Double, nullable=False),
     Column("build_seconds", Double, nullable=False),
     Column("manifest_json", Text, nullable=False),
-    Index("ix_engines_digest", "digest"),
+    # The size is there to be added up without a look at the rows.
+    Index("ix_engines_digest", "digest", "size"),
     Index("ix_engines_key", "key"),
     Index("ix_engines_created", "created"),
 )

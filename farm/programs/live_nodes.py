@@ -142,14 +142,14 @@ class LiveNodes:
             if op.name in rules.NEEDS_STRIDES:
                 metas += self.metadata.strides(given[op.names[0]].meta["val"])
             made = self.torch.call(op, parts, call, metas, node.name, node)
-            self.define(node, self.torch.place(made, self.scope, self.torch.draws(op, parts)))
+            number = self.torch.place(made, self.scope, self.torch.draws(op, parts))
+            if op.name in rules.READS:
+                self.sizes.add_read(number, metas)
+            self.define(node, number)
 
     def _size(self, node: FxNode, name: str, call: Call, metas: tuple[Meta, ...]) -> bool:
         known = self.sizes.of_dim(call.refs[0], node.args[1]) if call.refs else None
-        return self._known_size(node, f"torch.ops.{name}", known, metas)
-
-    def _known_size(self, node: FxNode, op: str, known: Expr | None, metas: tuple[Meta, ...]) -> bool:
-        number = self.sizes.place(op, known, metas, node.name, node)
+        number = self.sizes.place(f"torch.ops.{name}", known, call.refs, metas, node.name, node)
         if number is not None:
             self.define(node, number)
         return number is not None
@@ -159,36 +159,32 @@ class LiveNodes:
             return
         made = self.torch.call(op, parts, call, self._metas(node), node.name, node)
         number = self.torch.place(made, self.scope, False)
-        self.scope.asserts.append((number, self._condition(op, given)))
+        self.scope.asserts.append((number, self._condition(op, given, call)))
         self.define(node, number)
 
-    def _condition(self, op: Operator, given: Mapping[str, Any]) -> Expr | None:
-        subject = given.get("self", given.get("size"))
-        value = subject.meta.get("val") if isinstance(subject, FxNode) else subject
-        if op.name == "aten._assert_scalar.default":
-            if value is True:
-                return Number("true")
-            return self.metadata.truth(value) if isinstance(value, torch.SymBool) else None
-        if op.name.startswith("aten.sym_constrain_range") and isinstance(value, torch.SymInt):
-            return within(self.metadata.dim(value), given.get("min"), given.get("max"))
-        return None
+    def _condition(self, op: Operator, given: Mapping[str, Any], call: Call) -> Expr | None:
+        """As in ``pt2_nodes``: what an assertion asserts, where that is certain."""
+        if op.name == "aten._assert_scalar.default" and isinstance(given.get("self"), bool):
+            return Number("true") if given["self"] else None
+        subject = self.sizes.certain.get(call.refs[0]) if len(call.refs) == 1 else None
+        if subject is None or op.name == "aten._assert_scalar.default":
+            return subject
+        constrains = op.name.startswith("aten.sym_constrain_range")
+        return within(subject, given.get("min"), given.get("max")) if constrains else None
 
     def _scalar(self, node: FxNode, name: str) -> None:
         call = Call()
         parts = [self.encode(argument, "", call) for argument in node.args]
         metas = self._metas(node)
-        operands = [self._operand(argument) for argument in node.args]
-        if self._known_size(node, name, self.sizes.of_call(name, operands), metas):
-            return
-        body = encode(name) + b"".join(parts)
-        head = b"l%d:%b" % (len(body), body)
-        made = Node(name, head, tuple(call.refs), metas, node.name, node)
-        self.define(node, self.torch.graph.add(made))
-
-    def _operand(self, argument: Any) -> Expr | None:
-        if isinstance(argument, FxNode):
-            return self.sizes.known.get(self.value(argument)[1])
-        return argument if type(argument) is int else None
+        plain = [one if type(one) is int else None for one in node.args]
+        expr = self.sizes.of_call(name, plain, call.refs)
+        number = self.sizes.place(name, expr, call.refs, metas, node.name, node)
+        if number is None:
+            body = encode(name) + b"".join(parts)
+            head = b"l%d:%b" % (len(body), body)
+            number = self.torch.graph.add(Node(name, head, tuple(call.refs), metas, node.name, node))
+            self.sizes.note(number, expr, metas)
+        self.define(node, number)
 
     def _custom(self, node: FxNode, name: str, target: Any) -> None:
         namespace = name.partition(".")[0]

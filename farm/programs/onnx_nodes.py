@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from blake3 import blake3
@@ -16,6 +13,7 @@ from farm.graph import Graph, Meta, Node
 from farm.graph_symbols import Expr, Sym, parse
 from farm.programs import schema
 from farm.programs.onnx_messages import DTYPES
+from farm.programs.onnx_operators import RANDOM, WEIGHT_SLOTS, meaning
 from farm.programs.onnx_tensors import OnnxTensors, floats, integers
 from farm.programs.onnx_wire import NotAMessage
 from farm.programs.torch_graph import MAX_NESTING, NONE, check_custom_ops, reference
@@ -24,25 +22,6 @@ Value = tuple[int, int]
 """A node and which of its results."""
 
 Message = dict[str, Any]
-
-RANDOM = frozenset(
-    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-)
-WEIGHT_SLOTS: Mapping[str, frozenset[int]] = {
-    **dict.fromkeys(("Conv", "ConvTranspose"), frozenset({1, 2})),
-    "Gemm": frozenset({0, 1, 2}),
-    **dict.fromkeys(("MatMul", "Add", "Sub", "Mul", "Div"), frozenset({0, 1})),
-    "BatchNormalization": frozenset({1, 2, 3, 4}),
-    **dict.fromkeys(
-        ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"),
-        frozenset({1, 2}),
-    ),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), frozenset({1, 2, 3})),
-    "Gather": frozenset({0}),
-    "PRelu": frozenset({1}),
-}
-"""Operands that a refit can replace. An initializer that is used anywhere else is a constant: its values may
-shape the engine (sizes, scales, pads, exponents)."""
 
 _CONSTANTS = {"value_float", "value_floats", "value_int", "value_ints"}
 
@@ -146,7 +125,7 @@ class OnnxNodes:
         outputs: Sequence[str],
         frame: Frame,
     ) -> None:
-        identity, defaults = self._meaning(op, domain, frame)
+        identity, defaults = meaning(op, domain, frame.opsets, self.custom_ops)
         refs: list[int] = []
         parts = [self._operand(name, position, op, refs, frame) for position, name in enumerate(inputs)]
         inner, in_order = list[int](), op in RANDOM or op == "Dropout" or identity[0] == "custom"
@@ -192,23 +171,6 @@ class OnnxNodes:
             self.used.add(tensor)
             if not replaceable:
                 self.unrefittable.add(tensor)
-
-    def _meaning(self, op: str, domain: str, frame: Frame) -> tuple[list[Any], Mapping[str, bytes]]:
-        """What identifies an operator, and its attributes' defaults, encoded."""
-        versions = _table().get(f"{domain}:{op}")
-        opset = frame.opsets.get(domain)
-        if versions is not None and opset is not None:
-            known = [since for since, _ in versions if since <= opset]
-            if known:
-                return ["onnx", domain, op, known[-1]], _defaults(f"{domain}:{op}", len(known) - 1)
-        for spelling in (f"{domain or 'ai.onnx'}::{op}", f"{domain}::{op}"):
-            if spelling in self.custom_ops:
-                return ["custom", domain, op, self.custom_ops[spelling]], {}
-        shown = f"{domain or 'ai.onnx'}::{op}"
-        raise BadProgram(
-            f"{shown} is no operator of ONNX (operator set {opset}): nothing in the model says what it computes",
-            f"Declare its implementation: custom_ops={{'{shown}': 'sha256:<digest of its plug-in>'}}.",
-        )
 
     # Attributes
 
@@ -411,16 +373,3 @@ def _text(value: bytes) -> str | bytes:
         return value.decode()
     except UnicodeDecodeError:
         return value
-
-
-@cache
-def _defaults(operator: str, version: int) -> Mapping[str, bytes]:
-    """Attribute defaults of version number ``version`` of an operator, encoded as given ones are."""
-    return {name: encode(name) + encode(found) for name, found in _table()[operator][version][1].items()}
-
-
-@cache
-def _table() -> Mapping[str, list[tuple[int, dict[str, list[Any]]]]]:
-    text = files("farm.programs").joinpath("onnx_operators.json").read_bytes()
-    table: Mapping[str, list[tuple[int, dict[str, list[Any]]]]] = json.loads(text)["operators"]
-    return table

@@ -205,7 +205,10 @@ SUBGRAPH_OPERATORS = frozenset(
 """torch's higher-order operators that farm knows to be plain data flow."""
 
 
-UNUSUAL = ASSERTIONS | IDENTITIES | IDENTITIES_WITHOUT_WRITES | NEEDS_STRIDES | {"aten.sym_size.int"}
+READS = frozenset({"aten._local_scalar_dense.default", "aten.item.default"})
+"""Operators that read a number from a tensor: the symbol of their result means that number."""
+
+UNUSUAL = ASSERTIONS | IDENTITIES | IDENTITIES_WITHOUT_WRITES | NEEDS_STRIDES | READS | {"aten.sym_size.int"}
 """Operators with a rule of their own."""
 
 

@@ -79,16 +79,16 @@ class NodeReader:
             if op.name in rules.NEEDS_STRIDES:
                 metas += self.metadata.strides(self.block, name_of(*tagged(node.inputs[0].arg)))
             made = self.torch.call(op, parts, call, metas, label_of(node), node)
-            self._define_outputs(node, self.torch.place(made, self.scope, self.torch.draws(op, parts)))
+            number = self.torch.place(made, self.scope, self.torch.draws(op, parts))
+            if op.name in rules.READS:
+                self.sizes.add_read(number, metas)
+            self._define_outputs(node, number)
 
     def _size(self, node: schema.Node, call: Call, metas: tuple[Meta, ...]) -> bool:
         """Take a size of an input for what it is: an expression, whichever input and dim it is read from."""
-        dim = next((one.arg.get("as_int", 0) for one in node.inputs if one.name == "dim"), 0)
+        dim = next((one.arg.get("as_int") for one in node.inputs if one.name == "dim"), None)
         known = self.sizes.of_dim(call.refs[0], dim) if call.refs else None
-        return self._known_size(node, known, metas)
-
-    def _known_size(self, node: schema.Node, known: Expr | None, metas: tuple[Meta, ...]) -> bool:
-        number = self.sizes.place(node.target, known, metas, label_of(node), node)
+        number = self.sizes.place(node.target, known, call.refs, metas, label_of(node), node)
         if number is not None:
             self._define_outputs(node, number)
         return number is not None
@@ -108,7 +108,7 @@ class NodeReader:
             return
         made = self.torch.call(op, parts, call, self._metas(node), label_of(node), node)
         number = self.torch.place(made, self.scope, False)
-        self.scope.asserts.append((number, self._condition(op, given)))
+        self.scope.asserts.append((number, self._condition(op, given, call)))
         self._define_outputs(node, number)
 
     def _is_recorded(self, given: Mapping[str, tuple[str, Any]]) -> bool:
@@ -121,18 +121,16 @@ class NodeReader:
         recorded = {"dtype": tensor.dtype, "layout": tensor.layout}
         return all(expected.get(name, value) == value for name, value in recorded.items())
 
-    def _condition(self, op: Operator, given: Mapping[str, tuple[str, Any]]) -> Expr | None:
-        """What an assertion asserts, where that is an expression over dimensions."""
-        if op.name == "aten._assert_scalar.default":
-            tag, value = given.get("self", ("", None))
-            if tag == "as_bool":
-                return Number("true") if value is True else None
-            return self.metadata.recorded(self.block, tag, value) if tag == "as_sym_bool" else None
-        if op.name.startswith("aten.sym_constrain_range"):
-            subject = self.metadata.recorded(self.block, *given.get("size", given.get("self", ("", None))))
-            low, high = (given.get(name, ("", None))[1] for name in ("min", "max"))
-            return None if subject is None else within(subject, low, high)
-        return None
+    def _condition(self, op: Operator, given: Mapping[str, tuple[str, Any]], call: Call) -> Expr | None:
+        """What an assertion asserts, where that is certain."""
+        tag, value = given.get("self", given.get("size", ("", None)))
+        if op.name == "aten._assert_scalar.default" and tag == "as_bool":
+            return Number("true") if value is True else None
+        subject = self.sizes.certain.get(call.refs[0]) if len(call.refs) == 1 else None
+        if subject is None or op.name == "aten._assert_scalar.default":
+            return subject
+        low, high = (given.get(name, ("", None))[1] for name in ("min", "max"))
+        return within(subject, low, high) if op.name.startswith("aten.sym_constrain_range") else None
 
     # Python's arithmetic on symbolic numbers, custom operators, operators with subgraphs
 
@@ -140,21 +138,16 @@ class NodeReader:
         call = Call()
         parts = [self.arguments.encode(given.arg, "", call) for given in node.inputs]
         metas = self._metas(node)
-        if self._known_size(node, self.sizes.of_call(node.target, self._operands(node)), metas):
-            return
-        body = encode(node.target) + b"".join(parts)
-        head = b"l%d:%b" % (len(body), body)
-        made = Node(node.target, head, tuple(call.refs), metas, label_of(node), node)
-        self._define_outputs(node, self.torch.graph.add(made))
-
-    def _operands(self, node: schema.Node) -> list[Expr | None]:
-        """Operands of arithmetic on sizes: numbers, known sizes, None for what is not known."""
-        found: list[Expr | None] = []
-        for tag, value in (tagged(given.arg) for given in node.inputs):
-            name = name_of(tag, value) if tag == "as_sym_int" else ""
-            plain = value.get("as_int") if tag == "as_sym_int" else value if tag == "as_int" else None
-            found.append(self.sizes.known.get(self.block.value(name)[1]) if name else plain)
-        return found
+        plain = [_number(*tagged(given.arg)) for given in node.inputs]
+        expr = self.sizes.of_call(node.target, plain, call.refs)
+        number = self.sizes.place(node.target, expr, call.refs, metas, label_of(node), node)
+        if number is None:
+            body = encode(node.target) + b"".join(parts)
+            head = b"l%d:%b" % (len(body), body)
+            made = Node(node.target, head, tuple(call.refs), metas, label_of(node), node)
+            number = self.torch.graph.add(made)
+            self.sizes.note(number, expr, metas)
+        self._define_outputs(node, number)
 
     def _higher_order(self, node: schema.Node, name: str) -> None:
         if name not in rules.SUBGRAPH_OPERATORS:
@@ -302,6 +295,12 @@ def refuse_higher_order(name: str) -> BadProgram:
         f"the program calls torch.ops.higher_order.{name}, which farm does not know to be data flow",
         "Export the module without it (no lowered, compiled or TorchBind parts).",
     )
+
+
+def _number(tag: str, value: Any) -> int | None:
+    """A plain number among the operands of symbolic arithmetic."""
+    plain = value.get("as_int") if tag == "as_sym_int" and isinstance(value, dict) else value
+    return plain if tag in ("as_int", "as_sym_int") and type(plain) is int else None
 
 
 def _arity(output: schema.Argument) -> Any:

@@ -122,14 +122,6 @@ class Metadata:
         dims = tuple(self._dim(one, "int") for one in [*strides, offset])
         return (self.graph.meta("strides", dims, scalar=True),)
 
-    def recorded(self, block: Block, tag: str, value: Any) -> Expr | None:
-        """The expression that the program records for a symbolic argument; None for anything else."""
-        name = name_of(tag, value) if tag in SCALARS else ""
-        found = _table(block, tag).get(name) if name else None
-        if not found or "as_expr" not in found:
-            return None
-        return self._expression(found["as_expr"]["expr_str"])
-
     def _dim(self, size: Mapping[str, Any], kind: str) -> Expr:
         """A recorded size or symbolic value: a number or an expression."""
         tag, value = tagged(size)

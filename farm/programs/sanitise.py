@@ -89,7 +89,7 @@ class _Source:
 
     def changed(self, name: str, sanitise: Callable[[bytes], bytes]) -> bytes:
         """What ``sanitise`` makes of the JSON member ``name``."""
-        content = schema.bounded(self._content(name), f"{self._path}: {name}")
+        content = schema.bounded(self._content(name), name)
         if sum(content.count(mark) for mark in (b"{", b"[", b",")) > _MAX_MARKS:
             raise self._bad(f"{name} is too large to be a program")
         try:
@@ -120,7 +120,7 @@ class _Source:
         return b"".join(bytes(piece) for piece in read_pieces(self._descriptor, member.start, member.size))
 
     def _bad(self, why: str) -> BadProgram:
-        return BadProgram(f"{self._path} cannot be loaded safely: {why}", _HINT)
+        return BadProgram(f"the program cannot be loaded safely: {why}", _HINT)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ Graphs are read and written node by node: neither a large program nor a hostile 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -210,9 +210,9 @@ def graph(content: Raw | bytes, depth: int = 0) -> Raw:
     if found.custom_obj_values:
         raise Refused(f"it has an object ({shown(next(iter(found.custom_obj_values)))}), and an object is code")
     made = {
-        "inputs": _pieces("inputs", found.inputs, USER_ARGUMENT),
-        "outputs": _pieces("outputs", found.outputs, USER_ARGUMENT),
-        "nodes": _nodes(found.nodes, depth),
+        "inputs": within("inputs", _arguments, found.inputs),
+        "outputs": within("outputs", _arguments, found.outputs),
+        "nodes": within("nodes", lambda raws: _each(raws, lambda raw: _node(raw, depth)), found.nodes),
         "tensor_values": _table("tensor_values", found.tensor_values, TENSOR_META),
         "sym_int_values": _table("sym_int_values", found.sym_int_values, SYM_INT),
         "sym_bool_values": _table("sym_bool_values", found.sym_bool_values, SYM_BOOL),
@@ -227,14 +227,19 @@ def _piece(raw: Raw, check: Check) -> Raw:
     return Raw(msgspec.json.encode(check(decode(raw))))
 
 
-def _pieces(what: str, raws: list[Raw], check: Check) -> list[Raw]:
+def _each(raws: list[Raw], make: Callable[[Raw], Raw]) -> list[Raw]:
+    """``make`` of each, with its number in the error."""
     made: list[Raw] = []
     try:
         for raw in raws:
-            made.append(_piece(raw, check))
+            made.append(make(raw))
     except Refused as refused:
-        raise refused.at(f".{what}[{len(made)}]") from None
+        raise refused.at(f"[{len(made)}]") from None
     return made
+
+
+def _arguments(raws: list[Raw]) -> list[Raw]:
+    return _each(raws, lambda raw: _piece(raw, USER_ARGUMENT))
 
 
 def _table(what: str, raws: Mapping[str, Raw], check: Check) -> dict[str, Raw]:
@@ -247,22 +252,12 @@ def _table(what: str, raws: Mapping[str, Raw], check: Check) -> dict[str, Raw]:
     return made
 
 
-def _nodes(raws: list[Raw], depth: int) -> list[Raw]:
-    made: list[Raw] = []
-    try:
-        for raw in raws:
-            made.append(_node(msgspec.json.decode(raw, type=_Node), depth))
-    except Refused as refused:
-        raise refused.at(f".nodes[{len(made)}]") from None
-    return made
-
-
-def _node(node: _Node, depth: int) -> Raw:
-    higher = node.target.startswith(_HIGHER)
-    _known_target(node, higher)
-    given = within("inputs", lambda raws: _given(raws, node.target, higher, depth), node.inputs)
+def _node(raw: Raw, depth: int) -> Raw:
+    node = msgspec.json.decode(raw, type=_Node)
+    _known_target(node)
+    given = within("inputs", lambda raws: _calling(raws, node.target, depth), node.inputs)
     if node.target == _HIGHER + "wrap_with_autocast":
-        _refuse_autocast([one["arg"] for one in given])
+        _refuse_autocast(node.inputs)
     made = {
         "target": node.target,
         "inputs": given,
@@ -274,29 +269,30 @@ def _node(node: _Node, depth: int) -> Raw:
     return Raw(msgspec.json.encode(made))
 
 
-def _known_target(node: _Node, higher: bool) -> None:
-    known = node.target.removeprefix(_HIGHER) in SUBGRAPH_OPERATORS if higher else _is_operator(node.target)
+def _known_target(node: _Node) -> None:
+    higher = node.target.removeprefix(_HIGHER)
+    known = _is_operator(node.target) if higher == node.target else higher in SUBGRAPH_OPERATORS
     if not known and node.target not in SCALAR_OPERATORS:
         line = source_line(origin(node.metadata).get("stack_trace", "")).rpartition("/")[2]
         raise Refused(f"it calls {shown(node.target)}{line and f' at {shown(line)}'}, which {_NOT_KNOWN}").at(".target")
 
 
-def _given(raws: list[Raw], target: str, higher: bool, depth: int) -> list[Any]:
+def _calling(raws: list[Raw], target: str, depth: int) -> list[Raw]:
     """The arguments of a call. A higher-order operator's names become Python keywords, an operator's do not."""
     if len(raws) > _MAX_GIVEN:
         raise Refused(f"a call has {len(raws):,} arguments")
-    made: list[Any] = []
-    try:
-        for raw in raws:
-            one = msgspec.json.decode(raw, type=_Given)
-            name = identifier(one.name) if higher and one.name else "" if higher else word(one.name)
-            kind = one.kind if one.kind in (None, 0, 1, 2) else 0
-            made.append(
-                {"name": name, "arg": within("arg", lambda arg: _argument(arg, target, depth), one.arg), "kind": kind}
-            )
-    except Refused as refused:
-        raise refused.at(f"[{len(made)}]") from None
-    return made
+    name = _keyword if target.startswith(_HIGHER) else word
+    return _each(raws, lambda raw: _given(msgspec.json.decode(raw, type=_Given), name, target, depth))
+
+
+def _keyword(value: Any) -> str:
+    return identifier(value) if value else ""
+
+
+def _given(given: _Given, name: Check, target: str, depth: int) -> Raw:
+    kind = given.kind if given.kind in (None, 0, 1, 2) else 0
+    argument = within("arg", lambda arg: _argument(arg, target, depth), given.arg)
+    return Raw(msgspec.json.encode({"name": within("name", name, given.name), "arg": argument, "kind": kind}))
 
 
 def _argument(given: Mapping[str, Raw], target: str, depth: int) -> Any:
@@ -314,11 +310,12 @@ def _subgraph(raw: Raw, depth: int) -> dict[str, Any]:
     return {"name": name, "graph": within(name, lambda content: graph(content, depth + 1), found.graph)}
 
 
-def _refuse_autocast(given: list[dict[str, Any]]) -> None:
+def _refuse_autocast(raws: list[Raw]) -> None:
     """A region under autocast for a GPU means other casts on the CPU, where the export runs."""
-    where = given[0].get("as_string") if given else None
-    if where != "cpu" and given[2:3] != [{"as_bool": False}]:
-        raise Refused(f"a part of it runs under autocast for {shown(where)}, which only holds on such a device")
+    device_type, _, enabled, *_ = [msgspec.json.decode(raw, type=_Given).arg for raw in raws[:3]] + [{}, {}, {}]
+    on_cpu = bytes(device_type.get("as_string", b"")) == b'"cpu"'
+    if not on_cpu and bytes(enabled.get("as_bool", b"")) != b"false":
+        raise Refused("a part of it runs under autocast for a GPU, which only holds on one")
 
 
 # Where a node comes from

@@ -27,11 +27,16 @@ _MAX_BITS = 4096
 _POWERS = frozenset({"Pow", "PowByNatural", "LShift"})
 
 
-@lru_cache(maxsize=65_536)
-def expression(value: str) -> str:
+def expression(value: Any) -> str:
     """``value`` in SymPy's notation, as farm prints it."""
+    return _rewritten(text(value))
+
+
+@lru_cache(maxsize=4096)
+def _rewritten(value: str) -> str:
+    """Most sizes of a program are a few expressions, over and over."""
     try:
-        read = parse(text(value))
+        read = parse(value)
     except BadProgram as error:
         raise Refused(error.message) from None
     _bounded(read)

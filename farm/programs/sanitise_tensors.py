@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farm.programs.archive import Member
-from farm.programs.sanitise_checks import Refused, boolean, decode, natural, qualified, record, shown, text
+from farm.programs.sanitise_checks import Refused, boolean, decode, natural, nullable, qualified, record, shown, text
 from farm.programs.sanitise_graph import TENSOR_META
 from farm.programs.schema import DTYPES
 from farm.programs.strided import extent
@@ -19,12 +19,7 @@ from farm.programs.weights import ITEM_SIZES
 _ROOM = 1 << 30
 _SPREAD = 16
 _ENTRY = record(
-    {
-        "path_name": text,
-        "is_param": boolean,
-        "use_pickle": boolean,
-        "tensor_meta": lambda meta: meta and TENSOR_META(meta),
-    }
+    {"path_name": text, "is_param": boolean, "use_pickle": boolean, "tensor_meta": nullable(TENSOR_META)},
 )
 
 

@@ -3,7 +3,8 @@
 They name container types. Torch's loader imports the module of an enumeration among a dictionary's keys and
 of a ``defaultdict``'s factory, and writes keywords into Python code. So types are taken from a table, keys
 are plain text or numbers, and a type that is not in torch's own registry keeps its name (the export child
-puts a placeholder in its place, and imports nothing) with a context in which nothing is looked up.
+puts a placeholder in its place, and imports nothing) with a context in which nothing is looked up. A named
+tuple becomes a tuple, as torch would not load one whose class this process does not have.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def _spec(value: Any, depth: int) -> dict[str, Any]:
     if not isinstance(kind, str):
         raise Refused(f"{shown(kind)} is not the name of a type")
     made = [_spec(child, depth + 1) for child in children]
+    if kind == "collections.namedtuple":
+        kind, context = "builtins.tuple", "null"
     check = _CONTEXTS.get(kind) or _foreign(kind)
     return {"type": kind, "context": check(context), "children_spec": made}
 
@@ -111,17 +114,11 @@ def _in_json(check: Check) -> Callable[[Any], str]:
 
 def _factory(value: Any) -> dict[str, Any]:
     given = fields_of(value)
-    module, name = given.get("default_factory_module"), given.get("default_factory_name")
+    module, name = (text(given.get(f"default_factory_{part}")) for part in ("module", "name"))
     if module != "builtins" or name not in _FACTORIES:
         raise Refused(f"a defaultdict is made by {shown(f'{module}.{name}')}, which would have to be imported")
     keys = _keys(given.get("dict_context"))
     return {"default_factory_module": module, "default_factory_name": name, "dict_context": keys}
-
-
-def _named(value: Any) -> str:
-    if not _TYPE.fullmatch(text(value)):
-        raise Refused(f"{shown(value)} is not the name of a type")
-    return str(value)
 
 
 def _foreign(kind: str) -> Check:
@@ -163,5 +160,4 @@ _CONTEXTS: dict[str, Check] = {
     "torch.fx.immutable_collections.immutable_dict": _in_json(_keys),
     "collections.deque": _in_json(nullable(integer)),
     "collections.defaultdict": _factory,
-    "collections.namedtuple": _named,
 }

@@ -33,12 +33,14 @@ def among_a_million(quick: bool) -> Iterator[Row]:
         started = time.perf_counter()
         _fill(place / "farm.db", rows)
         filled = time.perf_counter() - started
-        times = sorted(_look(index, rows, asks))
+        looks = _look(index, rows, asks)
         index.close()
         size = (place / "farm.db").stat().st_size / 2**30
+    wall, cpu = (sorted(look[clock] for look in looks) for clock in (0, 1))
     note = f"{rows:,} engines, {size:.1f} GiB, filled in {filled:.0f} s; {asks:,} look-ups one by one"
-    yield shown("lookup-p50", times[len(times) // 2], "ms", note)
-    yield limited("lookup-p99", times[int(len(times) * 0.99)], "ms", LIMIT_MS, f"most {times[-1]:.2f} ms")
+    yield shown("lookup-p50", wall[asks // 2], "ms", f"{note}; processor time {cpu[asks // 2]:.2f} ms")
+    note = f"most {wall[-1]:.2f} ms; processor time at p99 {cpu[asks * 99 // 100]:.2f} ms"
+    yield limited("lookup-p99", wall[asks * 99 // 100], "ms", LIMIT_MS, note)
 
 
 def _name(kind: str, number: int) -> str:
@@ -66,8 +68,8 @@ def _fill(path: Path, rows: int) -> None:
             database.commit()
 
 
-def _look(index: SqlIndex, rows: int, asks: int) -> list[float]:
-    """Milliseconds of each; what is found is checked."""
+def _look(index: SqlIndex, rows: int, asks: int) -> list[tuple[float, float]]:
+    """Milliseconds of each, by the clock and of the processor; what is found is checked."""
     chance = random.Random(0)
     found = []
     for number in range(asks):
@@ -77,8 +79,8 @@ def _look(index: SqlIndex, rows: int, asks: int) -> list[float]:
             Wanted(_name("key", n // 2), _name("other recipe", n), _name("weights", n // 4)),
             Wanted(_name("other key", n), _name("other recipe", n), _name("weights", n // 4)),
         )[kind]
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), time.thread_time()
         (answer,) = index.find([wanted], [NAMESPACE])
-        found.append((time.perf_counter() - started) * 1e3)
+        found.append(((time.perf_counter() - started) * 1e3, (time.thread_time() - spent) * 1e3))
         assert (answer is None) == (kind == 2) and (answer is None or answer.exact == (kind == 0))
     return found

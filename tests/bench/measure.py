@@ -145,9 +145,15 @@ def output(
         words, env=clean(env), cwd=cwd, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
     )
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
-        raise Unavailable(f"{Path(command[0]).name} failed: {lines[-1]}")
+        raise Unavailable(f"{' '.join(words)[:80]} failed: {_last_words(done)}")
     return done.stdout
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Farm's own complaint, else the last line that says anything."""
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if len(line.strip()) > 2]
+    own = [line for line in lines if line.startswith("farm:")]
+    return (own or lines or [f"exit status {done.returncode}"])[-1]
 
 
 def clean(env: Mapping[str, str] | None) -> dict[str, str]:

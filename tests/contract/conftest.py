@@ -19,6 +19,7 @@ from servers import Server, empty, reachable_server  # noqa: E402 - after the re
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
     server = Server(reachable_server())
+    server.drop_leftovers()
     yield server
     server.drop_all()
 

@@ -117,14 +117,14 @@ class BuildsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.things)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        thing = self.things[data.draw(st.sampled_from(sorted(self.things)))]
+        thing = self.things[data.draw(st.sampled_from(list(self.things)))]
         self.unwant(thing)
         assert self.index.cancel(thing.id).state is thing.state
 
     @precondition(lambda self: self.things)
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
-        thing = self.things[data.draw(st.sampled_from(sorted(self.things)))]
+        thing = self.things[data.draw(st.sampled_from(list(self.things)))]
         again = self.index.retry(thing.id)
         self.forget(thing.recipe)
         known = self.active(thing.recipe)

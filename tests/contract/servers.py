@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 
 import pytest
 
+PREFIX = "farm_test_"
 SERVERS = ("postgresql://postgres@127.0.0.1:5432", "postgresql://root@127.0.0.1:5432")
 
 
@@ -42,10 +44,19 @@ class Server:
 
     def database(self) -> str:
         """A new and empty database's URL."""
-        name = f"farm_test_{uuid.uuid4().hex[:12]}"
+        name = f"{PREFIX}{int(time.time())}_{uuid.uuid4().hex[:12]}"
         self.sql(f"CREATE DATABASE {name}")
         self._made.append(name)
         return f"{self.address}/{name}"
+
+    def drop_leftovers(self) -> None:
+        """Those of test runs that were killed, at least a day ago."""
+        import psycopg
+
+        with psycopg.connect(f"{self.address}/postgres", autocommit=True) as connection:
+            names = [str(row[0]) for row in connection.execute("SELECT datname FROM pg_database").fetchall()]
+        made = {name: name.removeprefix(PREFIX).partition("_")[0] for name in names if name.startswith(PREFIX)}
+        self._made += [name for name, at in made.items() if at.isdigit() and int(at) < time.time() - 86_400]
 
     def drop_all(self) -> None:
         for name in self._made:

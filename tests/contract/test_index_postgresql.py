@@ -17,14 +17,13 @@ from contract_races import RacesContract, together
 from contract_serving import ServingContract
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
-from index_things import ABLE, EXPIRED, claim, engine_of, failure, lease, queued, request, state
+from index_things import ABLE, EXPIRED, claim, engine_of, failure, lease, parts_of, queued, request, state
 from servers import Server, empty
 from sqlalchemy import Connection
 
-from farm.db import statements
+from farm.db import engines, statements
 from farm.db.claims import Claiming
 from farm.db.index import SqlIndex
-from farm.db.making import READ_IN_ORDER
 from farm.db.migrate import needs_upgrade, upgrade
 from farm.db.models import WHERE, metadata
 from farm.db.session import make_engine, parse_url
@@ -263,10 +262,21 @@ class TestServer:
         plan = explain(index, index.db.made(statements.best_due), {"the_capabilities": ABLE})
         assert "ix_builds_due" in plan and "Sort" not in plan
 
+    @pytest.mark.parametrize("analysed", [False, True])
+    def test_look_ups_join_by_index(self, index: SqlIndex, url: str, analysed: bool) -> None:
+        index.record_parts([parts_of(request(n)) for n in range(2000)])
+        if analysed:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("ANALYZE key_parts, engines")
+        params = {"the_keys": [request(1).key], "the_weights": ["w"], "the_namespaces": ["main"]}
+        plan = explain(index, index.db.made(engines._best_of_keys), params)
+        assert "pk_key_parts" in plan and "pk_engines" in plan
+        assert "Hash" not in plan and "Seq Scan" not in plan
+
 
 def explain(index: SqlIndex, statement: Any, params: dict[str, Any]) -> str:
     with index.db.engine.connect() as connection:
-        connection.exec_driver_sql(READ_IN_ORDER)
+        index.db.use_indexes(connection)
         compiled = statement.compile(dialect=connection.dialect)
         raw = connection.connection.driver_connection
         assert raw is not None

@@ -6,22 +6,30 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Farms, descendants, eventually
+from tests.front.conftest import WARM_TARGET
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("builds")]
+
+
+def builds(warm: Farms) -> list[dict[str, Any]]:
+    """The builds that the test itself asked for."""
+    return [build for build in warm.run("ls", "builds", "--json").json if build["target"] != WARM_TARGET]
+
 
 GRID = ("-g", "optimization_level=1..3", "-g", "tiling_optimization_level=none,full", "-g", "disable_tf32=false,true")
 
 
 def test_a_sweep_builds_what_differs_and_the_next_is_all_hits(
-    farm: Farms, copied: Callable[[str], Path], tmp_path: Path
+    warm: Farms, copied: Callable[[str], Path], tmp_path: Path
 ) -> None:
     model, report = copied("gemm.pt2"), tmp_path / "report.html"
     asked = ("sweep", model, "-t", "sm_86", "-t", "sm_89", *GRID, "--json", "--report", report)
-    first = farm.run(*asked)
+    first = warm.run(*asked)
     assert first.code == 0, first.err
     assert first.json["plan"] == {"asked": 24, "distinct": 4, "cached": 0, "to_build": 4, "refused": 0, "invalid": 0}
     assert "24 asked, 4 distinct, 0 cached, 4 to build" in first.err
@@ -33,16 +41,16 @@ def test_a_sweep_builds_what_differs_and_the_next_is_all_hits(
     assert all(trial["engine"] == trials[(trial["same_as"] or trial["number"]) - 1]["engine"] for trial in trials)
     page = report.read_text("utf-8")
     assert page.startswith("<!doctype html>") and "gemm.pt2" in page and "http" not in page.replace("http-equiv", "")
-    again = farm.run(*asked)
+    again = warm.run(*asked)
     assert again.code == 0 and {trial["outcome"] for trial in again.json["trials"]} == {"hit"}
     assert [t["engine"] for t in again.json["trials"]] == [t["engine"] for t in trials]
-    assert len(farm.run("ls", "builds", "--json").json) == 4
-    one = farm.run("build", model, "-t", "sm_86", "-s", "optimization_level=2", "-s", "disable_tf32=true", "--json")
+    assert len(builds(warm)) == 4
+    one = warm.run("build", model, "-t", "sm_86", "-s", "optimization_level=2", "-s", "disable_tf32=true", "--json")
     assert one.json[0]["outcome"] == "hit" and one.json[0]["engine"] == trials[5]["engine"]
 
 
-def test_the_table_for_a_pipe_is_plain(farm: Farms, copied: Callable[[str], Path]) -> None:
-    ran = farm.run("sweep", copied("conv.pt2"), "-t", "sm_89", *GRID[:2])
+def test_the_table_for_a_pipe_is_plain(warm: Farms, copied: Callable[[str], Path]) -> None:
+    ran = warm.run("sweep", copied("conv.pt2"), "-t", "sm_89", *GRID[:2])
     assert ran.code == 0, ran.err
     assert "\x1b" not in ran.out + ran.err
     head, row, summary = ran.out.splitlines()
@@ -52,21 +60,21 @@ def test_the_table_for_a_pipe_is_plain(farm: Farms, copied: Callable[[str], Path
     assert "[1/1] built conv.pt2 sm_89" in ran.err
 
 
-def test_a_failure_is_a_result_and_the_exit_code_says_so(farm: Farms, copied: Callable[[str], Path]) -> None:
-    ran = farm.run("sweep", copied("gemm.pt2"), "-t", "sm_75", "-t", "sm_89", *GRID[:2], "--json")
+def test_a_failure_is_a_result_and_the_exit_code_says_so(warm: Farms, copied: Callable[[str], Path]) -> None:
+    ran = warm.run("sweep", copied("gemm.pt2"), "-t", "sm_75", "-t", "sm_89", *GRID[:2], "--json")
     assert ran.code == 1
     assert [trial["outcome"] for trial in ran.json["trials"]] == ["failed"] * 3 + ["built"] * 3
     assert "FP32 GEMM" in ran.json["trials"][0]["error"]
     sweep = ran.json["sweep"]
-    assert farm.run("sweep", "status", sweep[:6]).code == 1
-    shown = farm.run("sweep", "show", sweep, "--json")
+    assert warm.run("sweep", "status", sweep[:6]).code == 1
+    shown = warm.run("sweep", "show", sweep, "--json")
     assert shown.json["trials"] == ran.json["trials"] and shown.json["state"] == "failed"
-    assert farm.run("show", sweep, "--json").json["kind"] == "sweep"
-    assert [item["sweep"] for item in farm.run("sweep", "ls", "--json").json] == [sweep]
-    assert farm.run("sweep", "retry", sweep).code == 1
+    assert warm.run("show", sweep, "--json").json["kind"] == "sweep"
+    assert [item["sweep"] for item in warm.run("sweep", "ls", "--json").json] == [sweep]
+    assert warm.run("sweep", "retry", sweep).code == 1
 
 
-def test_a_file_sweeps_profiles(farm: Farms, copied: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_file_sweeps_profiles(warm: Farms, copied: Callable[[str], Path], tmp_path: Path) -> None:
     copied("gemm.pt2")
     (tmp_path / "sweep.yaml").write_text(
         "models: [gemm.pt2]\n"
@@ -74,43 +82,43 @@ def test_a_file_sweeps_profiles(farm: Farms, copied: Callable[[str], Path], tmp_
         "profiles: {small: {max: 'x:4x16'}, large: {max: 'x:32x16'}}\n"
         "grid: {profile: [small, large], optimization_level: 2..3}\n"
     )
-    ran = farm.run("sweep", "-c", tmp_path / "sweep.yaml", "--json")
+    ran = warm.run("sweep", "-c", tmp_path / "sweep.yaml", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["counts"] == {"asked": 4, "distinct": 2, "engines": 2, "built": 2}
     assert [trial["profile"] for trial in ran.json["trials"]] == ["small", "small", "large", "large"]
 
 
-def test_an_interrupted_sweep_is_cancelled_and_can_be_retried(farm: Farms, copied: Callable[[str], Path]) -> None:
-    process = farm.start("sweep", copied("deep.pt2"), "-t", "sm_86", "-t", "sm_89", "-g", "disable_tf32=false,true")
+def test_an_interrupted_sweep_is_cancelled_and_can_be_retried(warm: Farms, copied: Callable[[str], Path]) -> None:
+    process = warm.start("sweep", copied("deep.pt2"), "-t", "sm_86", "-t", "sm_89", "-g", "disable_tf32=false,true")
     eventually(lambda: any("child.py" in " ".join(p.cmdline()) for p in descendants(process.pid)), what="a build")
     children = descendants(process.pid)
     process.send_signal(signal.SIGINT)
-    ran = farm.finish(process, timeout=30)
+    ran = warm.finish(process, timeout=30)
     assert ran.code == 130 and "Traceback" not in ran.err and "cancelled" in ran.err
     assert not [child for child in children if child.is_running()]
-    (sweep,) = farm.run("sweep", "ls", "--json").json
+    (sweep,) = warm.run("sweep", "ls", "--json").json
     assert sweep["state"] == "cancelled"
-    assert {build["state"] for build in farm.run("ls", "builds", "--json").json} <= {"cancelled", "succeeded"}
-    retried = farm.run("sweep", "retry", sweep["sweep"], "--json")
+    assert {build["state"] for build in builds(warm)} <= {"cancelled", "succeeded"}
+    retried = warm.run("sweep", "retry", sweep["sweep"], "--json")
     assert retried.code == 0, retried.err
     assert retried.json["state"] == "done" and retried.json["counts"]["distinct"] == 4
 
 
-def test_a_sweep_that_nobody_waits_for_is_built_by_a_worker(farm: Farms, copied: Callable[[str], Path]) -> None:
-    queued = farm.run("sweep", copied("conv.pt2"), "-t", "sm_86", "-t", "sm_89", "--no-wait", "--json").json
+def test_a_sweep_that_nobody_waits_for_is_built_by_a_worker(warm: Farms, copied: Callable[[str], Path]) -> None:
+    queued = warm.run("sweep", copied("conv.pt2"), "-t", "sm_86", "-t", "sm_89", "--no-wait", "--json").json
     assert {trial["outcome"] for trial in queued["trials"]} == {"queued"}
-    worked = farm.run("worker", "--until-idle", "--json")
+    worked = warm.run("worker", "--until-idle", "--json")
     assert worked.code == 0, worked.err
     assert json.loads(worked.out)["idle"] is True
-    status = farm.run("sweep", "status", queued["sweep"], "--json").json
+    status = warm.run("sweep", "status", queued["sweep"], "--json").json
     assert status["state"] == "done" and status["counts"]["built"] == 2
 
 
-def test_a_sweep_can_be_cancelled_by_its_id(farm: Farms, copied: Callable[[str], Path]) -> None:
-    queued = farm.run("sweep", copied("conv.pt2"), "-t", "sm_86", "-t", "sm_89", "--no-wait", "--json").json
-    done = farm.run("cancel", queued["sweep"], "--json")
+def test_a_sweep_can_be_cancelled_by_its_id(warm: Farms, copied: Callable[[str], Path]) -> None:
+    queued = warm.run("sweep", copied("conv.pt2"), "-t", "sm_86", "-t", "sm_89", "--no-wait", "--json").json
+    done = warm.run("cancel", queued["sweep"], "--json")
     assert len(done.json["cancelled"]) == 2 and done.json["left"] == []
-    assert farm.run("sweep", "status", queued["sweep"], "--json").json["state"] == "cancelled"
+    assert warm.run("sweep", "status", queued["sweep"], "--json").json["state"] == "cancelled"
 
 
 @pytest.mark.slow

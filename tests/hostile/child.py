@@ -1,7 +1,8 @@
 """The process in which the suite lets torch load hostile archives. Run as a script.
 
-Jobs come as JSON lines: ``{"file": …, "export": bool, "path": […]}``; each is done in a fork of its own, so
-that one that dies or hangs harms no other and torch is imported once. An answer tells what came of it.
+Jobs come as JSON lines: ``{"file": …, "path": […]}`` and what to do beyond loading: ``describe``, ``run``,
+``export``. Each is done in a fork of its own, so that one that dies or hangs harms no other and torch is imported
+once. An answer tells what came of it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -83,28 +84,25 @@ def wiring(graph: Any) -> Iterator[tuple[Any, ...]]:
     yield tuple(number(value.name) for value in graph.output)
 
 
-def attempt(job: dict[str, Any], answer: int) -> None:
+def attempt(job: dict[str, Any], answer: IO[str]) -> None:
     """Do the job in this fork, and write what came of it."""
     try:
         told = load(job)
     except BaseException as error:  # noqa: BLE001  (a hostile file may raise anything; the fork ends here)
-        lines = traceback.format_exception(error)
-        told = {"error": f"{type(error).__name__}: {error}"[-2000:], "trace": "".join(lines)[-6000:]}
-    with os.fdopen(answer, "w") as pipe:
-        json.dump(told, pipe)
+        told = {"error": f"{type(error).__name__}: {error}"[-2000:]}
+    json.dump(told, answer)
+    answer.flush()
     os._exit(0)
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        attempt(job, writer)
-    os.close(writer)
-    status = wait(pid, time.monotonic() + float(job.get("limit", LIMIT_S)))
-    with os.fdopen(reader) as pipe:
-        text = pipe.read()
+    with tempfile.TemporaryFile("w+") as answer:
+        pid = os.fork()
+        if pid == 0:
+            attempt(job, answer)
+        status = wait(pid, time.monotonic() + LIMIT_S)
+        answer.seek(0)
+        text = answer.read()
     return json.loads(text) if text else {"error": "ended without an answer", "status": status}
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile.forge import Archive
+from hostile.forge import NAMES, Archive
 
 HERE = Path(__file__).parent
-NAMES = ("conv", "batch", "derived", "keywords", "branches", "unknown", "text")
 
 
 class TorchChild:

@@ -18,6 +18,9 @@ WEIGHTS = "data/weights/model_weights_config.json"
 CONSTANTS = "data/constants/model_constants_config.json"
 SAMPLE = "data/sample_inputs/model.pt"
 
+NAMES = ("conv", "batch", "derived", "keywords", "branches", "unknown", "text")
+"""The programs of ``export_programs``."""
+
 Edit = Callable[[dict[str, Any]], None]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile.conftest import NAMES
-from hostile.forge import SAMPLE, Archive
+from hostile.forge import NAMES, SAMPLE, Archive
 
 from farm.programs import open_program
 from farm.programs.sanitise import sanitise_pt2
@@ -57,6 +57,31 @@ def test_sanitising_twice_changes_nothing_more(exported: Path, tmp_path: Path, n
     sanitise_pt2(exported / f"{name}.pt2", tmp_path / "once.pt2")
     sanitise_pt2(tmp_path / "once.pt2", tmp_path / "twice.pt2")
     assert (tmp_path / "once.pt2").read_bytes() == (tmp_path / "twice.pt2").read_bytes()
+
+
+def test_containers_of_every_kind_can_be_loaded(torch_child: Any, archives: dict[str, Archive], tmp_path: Path) -> None:
+    factory = {"default_factory_module": "builtins", "default_factory_name": "list", "dict_context": ["a"]}
+    contexts = {
+        "builtins.list": "null",
+        "builtins.dict": '["k", 3, null, 0.5]',
+        "collections.OrderedDict": '["a b"]',
+        "collections.deque": "null",
+        "collections.defaultdict": factory,
+        "collections.namedtuple": "mine.Point",
+        "torch.Size": "null",
+        "torch.fx.immutable_collections.immutable_dict": "[]",
+    }
+    kinds = [{"type": kind, "context": context, "children_spec": []} for kind, context in contexts.items()]
+    leaf = {"type": None, "context": None, "children_spec": []}
+    tree = json.dumps([1, {"type": "builtins.tuple", "context": "null", "children_spec": [leaf, *kinds]}])
+
+    def change(model: dict[str, Any]) -> None:
+        model["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = tree
+
+    sanitise_pt2(archives["conv"].forge(tmp_path / "forged.pt2", change), tmp_path / "safe.pt2")
+    told = torch_child.ask(tmp_path / "safe.pt2", describe=True)
+    assert told["loaded"], told
+    assert "defaultdict" in told["calls"]
 
 
 def test_a_program_from_a_gpu_comes_to_the_cpu(

@@ -1,11 +1,13 @@
 """Configuration: environment over file over defaults, and errors that name where they come from."""
 
+import io
 from pathlib import Path
 
 import pytest
 
 from farm.config import load, parse_size
 from farm.errors import BadConfig
+from farm.wiring import open_farm, open_store
 
 
 def test_defaults_need_nothing(tmp_path: Path) -> None:
@@ -49,3 +51,29 @@ def test_a_lease_outlives_a_few_beats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "size"), [("5", 5), ("4K", 4096), ("2GiB", 2**31), ("1.5M", 3 * 2**19), ("7b", 7)])
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("name", ["CONCURRENCY", "BUILD_MEMORY"])
+@pytest.mark.parametrize("value", ["inf", "1e400", "nan", "", "lots", "-3"])
+def test_sizes_that_are_none_are_refused_in_words(tmp_path: Path, name: str, value: str) -> None:
+    if value == "":
+        assert load({"FARM_HOME": str(tmp_path), f"FARM_{name}": value}, tmp_path).concurrency == 0
+        return
+    with pytest.raises(BadConfig, match=f"FARM_{name}"):
+        load({"FARM_HOME": str(tmp_path), f"FARM_{name}": value}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "a%62", "ü", "a;b"])
+def test_a_home_of_any_name_keeps_its_farm_together(tmp_path: Path, name: str) -> None:
+    """Database and store are URLs: what a URL takes apart must not take a home apart."""
+    home = tmp_path / name
+    with open_farm(load({"FARM_HOME": str(home)}, tmp_path)) as farm:
+        farm.store.put(io.BytesIO(b"blob"))
+    assert (home / "farm.db").is_file() and (home / "store").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("url", ["file://host/p", "file:x", "file://", "file:///a?b", "file:///a#b", "ftp://x/y"])
+def test_a_store_is_an_absolute_folder(tmp_path: Path, url: str) -> None:
+    with pytest.raises(BadConfig, match="FARM_STORE_URL"):
+        open_store(load({"FARM_HOME": str(tmp_path), "FARM_STORE_URL": url}, tmp_path))

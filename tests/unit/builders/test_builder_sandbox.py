@@ -18,7 +18,7 @@ import pytest
 from farm.builders import Cancelled, Limits, Watch
 from farm.builders import sandbox as sandbox_module
 from farm.builders.outcome import Ending, Outcome
-from farm.builders.sandbox import Task, run_child
+from farm.builders.sandbox import NotStarted, Task, run_child
 
 SECONDS = 20.0
 
@@ -184,6 +184,7 @@ def test_a_flood_of_log_and_messages_is_bounded(run: Callable[..., Outcome]) -> 
     assert "left out" in outcome.log and "flood 59999" in outcome.log
     assert len(outcome.log) < 300_000
     assert len(outcome.messages) <= sandbox_module.KEPT_MESSAGES
+    assert outcome.last("done") is not None
 
 
 def test_nonsense_on_the_pipe_of_messages_is_no_message(run: Callable[..., Outcome]) -> None:
@@ -339,11 +340,11 @@ def test_no_descriptor_is_left_open(run: Callable[..., Outcome]) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_machine_that_starts_no_process_is_an_os_error(
+def test_a_machine_that_starts_no_process_says_why(
     run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox_module, "PYTHON", ("/no/such/python",))
     before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError):
+    with pytest.raises(NotStarted, match="No such file"):
         run("pass")
     assert set(os.listdir("/proc/self/fd")) == before

@@ -322,6 +322,13 @@ def test_a_file_that_is_no_onnx_is_told_before_anything_is_started(make_job: Mak
     assert failure(job).kind is PERMANENT
 
 
+def test_a_form_that_is_gone_and_a_folder_that_is_gone_are_passing_failures(make_job: MakeJob) -> None:
+    job = make_job()
+    assert failure(replace(job, folder=job.folder / "gone")).kind is TRANSIENT
+    job.form.graph.unlink()
+    assert failure(job).kind is TRANSIENT
+
+
 def test_two_builds_of_one_job_give_the_same_bytes(make_job: MakeJob) -> None:
     job = make_job()
     assert build(job).plan.read_bytes() == build(again(job)).plan.read_bytes()

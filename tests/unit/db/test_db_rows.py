@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import column, create_engine, select, table, text
 
@@ -33,6 +33,7 @@ def test_ids_are_short_and_apart() -> None:
     assert all(re.fullmatch(r"b[a-z2-7]{12}", one) for one in ids)
 
 
+@settings(deadline=None)
 @given(ANY_TEXT)
 def test_clean_text_can_be_stored_anywhere(value: str) -> None:
     stored = clean(value)
@@ -40,6 +41,7 @@ def test_clean_text_can_be_stored_anywhere(value: str) -> None:
     assert clean(stored) == stored and len(stored) == len(value)
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_json_is_ascii_and_loses_nothing(value: object) -> None:
     stored = dump(value)
@@ -53,6 +55,7 @@ def test_json_of_sets_is_in_order_and_of_other_things_an_error() -> None:
         dump(object())
 
 
+@settings(deadline=None)
 @given(
     told=st.dictionaries(ANY_TEXT, JSON, max_size=3), priority=st.integers(-9, 9), custom=st.just({"a.b": "sha256:1"})
 )
@@ -66,6 +69,7 @@ def test_a_newer_farms_fields_are_left_out() -> None:
     assert request_from(json.dumps(stored)) == request()
 
 
+@settings(deadline=None)
 @given(prefix=ANY_TEXT, rest=ANY_TEXT, other=ANY_TEXT)
 def test_a_prefix_is_a_range(prefix: str, rest: str, other: str) -> None:
     prefix, rest, other = clean(prefix), clean(rest), clean(other)

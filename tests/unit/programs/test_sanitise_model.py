@@ -249,6 +249,9 @@ def test_a_region_under_autocast_for_a_gpu(bench: Bench) -> None:
     "spec",
     [
         container("collections.defaultdict", {"default_factory_module": "os", "default_factory_name": "system"}, LEAF),
+        container("collections.defaultdict", {"default_factory_module": "builtins", "default_factory_name": ["eval"]}),
+        container("collections.defaultdict", {"default_factory_module": "builtins", "default_factory_name": "eval"}),
+        container("collections.defaultdict", "builtins.list", LEAF),
         container("builtins.dict", json.dumps([{"__enum__": True, "fqn": "os:x", "name": "y"}]), LEAF),
         container("builtins.dict", '["a\\"b"]', LEAF),
         container("builtins.dict", '["a\\nb"]', LEAF),
@@ -285,13 +288,18 @@ def test_containers_that_programs_really_have(bench: Bench) -> None:
     specs = [
         container("collections.OrderedDict", '["last_hidden_state", 3]', LEAF, LEAF),
         container("collections.defaultdict", factory, LEAF),
-        container("collections.namedtuple", "mine.Point", LEAF),
         container("collections.deque", "3", LEAF),
         container("transformers.modeling_outputs.BaseModelOutput", '["last_hidden_state"]', LEAF),
     ]
     tree = json.dumps([1, container("builtins.tuple", "null", *specs)])
     made = calling_of(bench.model(lambda content: calling_of(content).update(out_spec=tree)))
     assert json.loads(made["out_spec"]) == json.loads(tree)
+
+
+def test_a_named_tuple_becomes_a_tuple(bench: Bench) -> None:
+    tree = json.dumps([1, container("collections.namedtuple", "mine.Point", LEAF, LEAF)])
+    made = calling_of(bench.model(lambda content: calling_of(content).update(out_spec=tree)))
+    assert json.loads(made["out_spec"]) == [1, container("builtins.tuple", "null", LEAF, LEAF)]
 
 
 def test_keywords_that_are_no_identifiers(bench: Bench) -> None:

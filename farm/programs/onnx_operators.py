@@ -1,0 +1,68 @@
+"""What keys need to know of ONNX operators (the generated ``onnx_operators.json``), and rules it does not tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from farm.canonical import encode
+from farm.errors import BadProgram
+
+RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+)
+WEIGHT_SLOTS: Mapping[str, frozenset[int]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose"), frozenset({1, 2})),
+    "Gemm": frozenset({0, 1, 2}),
+    **dict.fromkeys(("MatMul", "Add", "Sub", "Mul", "Div"), frozenset({0, 1})),
+    "BatchNormalization": frozenset({1, 2, 3, 4}),
+    **dict.fromkeys(
+        ("LayerNormalization", "InstanceNormalization", "GroupNormalization"),
+        frozenset({1, 2}),
+    ),
+    "RMSNormalization": frozenset({1}),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), frozenset({1, 2, 3})),
+    "Gather": frozenset({0}),
+    "PRelu": frozenset({1}),
+}
+"""Operands that a refit can replace. An initializer that is used anywhere else is a constant: its values may
+shape the engine (sizes, scales, pads, exponents)."""
+
+
+def meaning(
+    op: str, domain: str, opsets: Mapping[str, int], custom_ops: Mapping[str, str]
+) -> tuple[list[Any], Mapping[str, bytes]]:
+    """What identifies an operator, and its attributes' defaults, encoded.
+
+    Its identity is the version that introduced its present meaning, so models of different operator sets agree
+    on what did not change between them. ``BadProgram`` for a custom operator without a declared digest.
+    """
+    versions, opset = _table().get(f"{domain}:{op}"), opsets.get(domain)
+    if versions is not None and opset is not None:
+        known = [since for since, _ in versions if since <= opset]
+        if known:
+            return ["onnx", domain, op, known[-1]], _defaults(f"{domain}:{op}", len(known) - 1)
+    for spelling in (f"{domain or 'ai.onnx'}::{op}", f"{domain}::{op}"):
+        if spelling in custom_ops:
+            return ["custom", domain, op, custom_ops[spelling]], {}
+    shown = f"{domain or 'ai.onnx'}::{op}"
+    raise BadProgram(
+        f"{shown} is no operator of ONNX (operator set {opset}): nothing in the model says what it computes",
+        f"Declare its implementation: custom_ops={{'{shown}': 'sha256:<digest of its plug-in>'}}.",
+    )
+
+
+@cache
+def _defaults(operator: str, version: int) -> Mapping[str, bytes]:
+    """Attribute defaults of version number ``version`` of an operator, encoded as given ones are."""
+    return {name: encode(name) + encode(found) for name, found in _table()[operator][version][1].items()}
+
+
+@cache
+def _table() -> Mapping[str, list[tuple[int, dict[str, list[Any]]]]]:
+    text = files("farm.programs").joinpath("onnx_operators.json").read_bytes()
+    table: Mapping[str, list[tuple[int, dict[str, list[Any]]]]] = json.loads(text)["operators"]
+    return table
