@@ -44,63 +44,31 @@ class Call:
 
 Expr = int | Sym | Number | Call
 
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "And", "Or", "Equality", "Unequality"})
 FUNCTIONS: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys(("Add", "Mul", "Max", "Min", "And", "Or"), (1, 4096)),
     **dict.fromkeys(
-        [
-            "Equality",
-            "Unequality",
-            "GreaterThan",
-            "LessThan",
-            "StrictGreaterThan",
-            "StrictLessThan",
-            "Pow",
-            "FloorDiv",
-            "Mod",
-            "PythonMod",
-            "CleanDiv",
-            "CeilDiv",
-            "LShift",
-            "RShift",
-            "PowByNatural",
-            "FloatPow",
-            "FloatTrueDiv",
-            "IntTrueDiv",
-            "RoundDecimal",
-            "BitwiseFn_bitwise_and",
-            "BitwiseFn_bitwise_or",
-            "BitwiseFn_bitwise_xor",
-            "ExprCondPair",
-        ],
+        _names(
+            "Equality Unequality GreaterThan LessThan StrictGreaterThan StrictLessThan Pow FloorDiv "
+            "Mod PythonMod CleanDiv CeilDiv LShift RShift PowByNatural FloatPow FloatTrueDiv "
+            "IntTrueDiv RoundDecimal BitwiseFn_bitwise_and BitwiseFn_bitwise_or BitwiseFn_bitwise_xor "
+            "ExprCondPair"
+        ),
         (2, 2),
     ),
     **dict.fromkeys(
-        [
-            "Not",
-            "CeilToInt",
-            "FloorToInt",
-            "TruncToFloat",
-            "TruncToInt",
-            "RoundToInt",
-            "ToFloat",
-            "Identity",
-            "Abs",
-            "OpaqueUnaryFn_acos",
-            "OpaqueUnaryFn_asin",
-            "OpaqueUnaryFn_asinh",
-            "OpaqueUnaryFn_atan",
-            "OpaqueUnaryFn_cos",
-            "OpaqueUnaryFn_cosh",
-            "OpaqueUnaryFn_exp",
-            "OpaqueUnaryFn_log",
-            "OpaqueUnaryFn_log2",
-            "OpaqueUnaryFn_sin",
-            "OpaqueUnaryFn_sinh",
-            "OpaqueUnaryFn_sqrt",
-            "OpaqueUnaryFn_tan",
-            "OpaqueUnaryFn_tanh",
-        ],
+        _names(
+            "Not CeilToInt FloorToInt TruncToFloat TruncToInt RoundToInt ToFloat Identity Abs "
+            "OpaqueUnaryFn_acos OpaqueUnaryFn_asin OpaqueUnaryFn_asinh OpaqueUnaryFn_atan "
+            "OpaqueUnaryFn_cos OpaqueUnaryFn_cosh OpaqueUnaryFn_exp OpaqueUnaryFn_log "
+            "OpaqueUnaryFn_log2 OpaqueUnaryFn_sin OpaqueUnaryFn_sinh OpaqueUnaryFn_sqrt "
+            "OpaqueUnaryFn_tan OpaqueUnaryFn_tanh"
+        ),
         (1, 1),
     ),
     "Where": (3, 3),

@@ -119,16 +119,20 @@ class Farm:
         force: bool = False,
         keep: bool = False,
         allow_portable: bool = False,
+        exact: bool = False,
     ) -> list[Answer]:
         """Answer each ask × target: ``hit``; or, with ``build``, ``queued`` or ``joined``; else ``missing``.
 
         ``force`` builds even what is there. ``keep`` leaves the builds wanted after this process has gone
         (``--no-wait``); otherwise they are withdrawn by ``abandon``. ``allow_portable`` takes, where the very engine
-        is missing, one that was built to be portable and serves the ask. Ask ``wait`` for how the builds end.
+        is missing, one that was built to be portable and serves the ask; ``exact`` takes none but the very recipe's,
+        as a sweep over search settings must. Ask ``wait`` for how the builds end.
         """
         identities = self.identify(asks)
         found = self.cache.lookup(identities)
         answers = [self._first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
+        if exact:
+            answers = [missing_unless_exact(answer) for answer in answers]
         if allow_portable:
             answers = [self._or_portable(answer) for answer in answers]
         self._count(answers)
@@ -380,14 +384,26 @@ def hit_answer(identity: Identity, found: Found) -> Answer:
     )
 
 
+def missing_unless_exact(answer: Answer) -> Answer:
+    """The same answer, unless its engine is the key's but another recipe's."""
+    if answer.outcome is not Outcome.HIT or answer.exact:
+        return answer
+    return Answer(answer.identity, Outcome.MISSING, why="only another recipe's engine of this key has been built")
+
+
 def one_of(things: Sequence[T], prefix: str, noun: str, name: Callable[[T], str]) -> T:
     """The single thing of ``things``; ``NoSuchThing`` otherwise, with the candidates."""
     if not prefix:
-        raise BadInput(f"give the {noun}'s id", f"'farm ls {noun}s' lists them")
+        raise BadInput(f"give the {noun}'s id", _where(noun))
     if not things:
-        raise NoSuchThing(f"no {noun} starts with '{prefix}'", f"'farm ls {noun}s' lists them")
+        raise NoSuchThing(f"no {noun} starts with '{prefix}'", _where(noun))
     exact = [thing for thing in things if name(thing) == prefix]
     if len(things) > 1 and not exact:
         names = ", ".join(name(thing) for thing in things[:5])
         raise NoSuchThing(f"'{prefix}' is short for several {noun}s: {names}", "write a few more characters")
     return (exact or things)[0]
+
+
+def _where(noun: str) -> str:
+    """Where the things of one kind are listed."""
+    return "'farm ls engines --json' shows whole keys" if noun == "key" else f"'farm ls {noun}s' lists them"

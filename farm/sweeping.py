@@ -226,16 +226,11 @@ def start(farm: Farm, plan: Plan, *, force: bool = False, keep: bool = False) ->
 def _submit(farm: Farm, wanted: Sequence[Planned], force: bool, keep: bool) -> dict[int, Answer]:
     """The answer for each wanted configuration, by its number.
 
-    Where another recipe's engine of the same key is there, only ``force`` gets this very recipe built.
+    A sweep compares recipes, so none but the very recipe's engine will do.
     """
-    answers: dict[int, Answer] = {}
-    for forced in (False, True):
-        batch = [item for item in wanted if (force or item.found is not None) is forced]
-        if batch:
-            asks = [item.configuration.ask() for item in batch]
-            got = farm.submit(asks, force=forced, keep=keep)
-            answers |= {item.configuration.number: answer for item, answer in zip(batch, got, strict=True)}
-    return answers
+    asks = [item.configuration.ask() for item in wanted]
+    got = farm.submit(asks, force=force, keep=keep, exact=True) if asks else []
+    return {item.configuration.number: answer for item, answer in zip(wanted, got, strict=True)}
 
 
 def _count_hits(farm: Farm, plan: Plan, submitted: set[int]) -> None:

@@ -65,7 +65,7 @@ class Claiming:
             if not unsettled:
                 break
             self._settle_round(unsettled)
-        else:
+        if len(self._claims) < len(wanted):
             raise Unavailable("the builds that were asked for kept ending as they were joined", "ask again")
         self._attach()
         return self._in_order(requests)
@@ -153,7 +153,7 @@ class Claiming:
         """Lock the active build of each wish; what is not there has ended meanwhile, and waits for the next round."""
         open_wishes = [wish for wish in wanted if wish not in self._claims]
         for namespace, which in self._groups(open_wishes):
-            for build, recipe, priority in self._run(_active, which):
+            for build, recipe, priority in self._run(_active, which).all():
                 request = wanted[namespace, recipe]
                 if build in mine:
                     self._claims[namespace, recipe] = self._new(build, request)

@@ -57,7 +57,7 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
         raise BadConfig(
-            f"'{text}' is no database URL", "write sqlite:///PATH or postgresql://USER@HOST/NAME"
+            f"'{text.rpartition('@')[2]}' is no database URL", "write sqlite:///PATH or postgresql://USER@HOST/NAME"
         ) from error
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")

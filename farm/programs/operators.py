@@ -19,6 +19,10 @@ SKIPPED = encode(["device"])
 EMPTY = encode(["["])
 
 
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
 class Operator:
     """One overload. ``defaults``: each argument's encoded default, None where there is none."""
 
@@ -127,18 +131,10 @@ MESSAGES = frozenset({"assert_msg"})
 NEEDS_STRIDES = frozenset(
     {
         f"aten.{name}.default"
-        for name in [
-            "as_strided",
-            "as_strided_",
-            "as_strided_copy",
-            "as_strided_scatter",
-            "is_contiguous",
-            "sym_is_contiguous",
-            "storage_offset",
-            "sym_storage_offset",
-            "stride",
-            "sym_stride",
-        ]
+        for name in _names(
+            "as_strided as_strided_ as_strided_copy as_strided_scatter is_contiguous "
+            "sym_is_contiguous storage_offset sym_storage_offset"
+        )
     }
     | {"aten.stride.int", "aten.sym_stride.int", "prims.as_strided.default", "prims.as_strided_scatter.default"}
 )
@@ -147,30 +143,9 @@ NEEDS_STRIDES = frozenset(
 SCALAR_OPERATORS = frozenset(
     {
         f"_operator.{name}"
-        for name in [
-            "eq",
-            "ne",
-            "le",
-            "ge",
-            "lt",
-            "gt",
-            "neg",
-            "pos",
-            "mul",
-            "add",
-            "sub",
-            "floordiv",
-            "mod",
-            "pow",
-            "truediv",
-            "and_",
-            "or_",
-            "lshift",
-            "rshift",
-            "not_",
-        ]
+        for name in _names("eq ne le ge lt gt neg pos mul add sub floordiv mod pow truediv and_ or_ lshift rshift not_")
     }
-    | {f"torch.{name}" for name in ["sym_not", "sym_int", "sym_float", "sym_ite", "sym_max", "sym_min", "sym_sum"]}
+    | {f"torch.{name}" for name in _names("sym_not sym_int sym_float sym_ite sym_max sym_min sym_sum")}
     | {"math.trunc", "math.floor", "math.ceil", "builtins.round"}
 )
 """Python's own arithmetic on symbolic scalars."""
@@ -180,27 +155,12 @@ SCALAR_OPERATORS |= {f"torch._sym_{name}" for name in _UNARY.split()} | {f"torch
 SCALAR_OPERATORS |= {f"torch.fx.experimental.sym_node._sym_{name}" for name in _UNARY.split()}
 
 SUBGRAPH_OPERATORS = frozenset(
-    [
-        "cond",
-        "while_loop",
-        "while_loop_stack_output",
-        "map",
-        "map_impl",
-        "scan",
-        "associative_scan",
-        "wrap",
-        "wrap_with_autocast",
-        "wrap_with_set_grad_enabled",
-        "wrap_activation_checkpoint",
-        "tag_activation_checkpoint",
-        "flex_attention",
-        "invoke_subgraph",
-        "out_dtype",
-        "strict_mode",
-        "auto_functionalized",
-        "auto_functionalized_v2",
-        "hints_wrapper",
-    ]
+    _names(
+        "cond while_loop while_loop_stack_output map map_impl scan associative_scan wrap "
+        "wrap_with_autocast wrap_with_set_grad_enabled wrap_activation_checkpoint "
+        "tag_activation_checkpoint flex_attention invoke_subgraph out_dtype strict_mode "
+        "auto_functionalized auto_functionalized_v2 hints_wrapper"
+    )
 )
 """torch's higher-order operators that farm knows to be plain data flow."""
 

@@ -24,12 +24,15 @@ from farm.programs.weights import (
     StoredTensor,
     Unreadable,
     Weights,
+    element_count,
     kind_of,
 )
 
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
 CONSTANTS = "data/constants/model_constants_config.json"
+MAX_EXPANDED = 1 << 31
+"""Elements of a tensor that repeats its data (a stride of 0), so that a few bytes cannot claim to be terabytes."""
 _HINT = "Save the program with torch.export.save(torch.export.export(model, args), 'name.pt2')."
 
 
@@ -153,6 +156,8 @@ class _Tensors:
         offset = meta.storage_offset.as_int
         if len(strides) != len(shape) or min((offset, *shape, *strides)) < 0:
             raise bad(f"the sizes and strides of {name} do not fit")
+        if 0 in strides and element_count(shape) > MAX_EXPANDED:
+            raise bad(f"{name} claims more elements than {MAX_EXPANDED:,} by repeating a few")
         kind = kind_of(dtype, shape, name in self.lasting)
         key: tuple[object, ...] = (payload.path_name, folder, dtype, shape, offset, _useful(shape, strides))
         if 0 in shape or payload.use_pickle:

@@ -161,8 +161,8 @@ class PayloadConfig(Struct, gc=False):
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError)
 """What decoding raises for bytes that are not what was asked for."""
 
-MAX_NODES = 250_000
-MAX_MARKS = 40_000_000
+MAX_NODES = 200_000
+MAX_MARKS = 20_000_000
 
 
 def bounded(data: bytes | memoryview, what: str) -> bytes:

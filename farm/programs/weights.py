@@ -65,10 +65,7 @@ class StoredTensor:
     @property
     def count(self) -> int:
         """Number of elements."""
-        total = 1
-        for size in self.shape:
-            total *= size
-        return total
+        return element_count(self.shape)
 
 
 def kind_of(dtype: str, shape: Sequence[int], lasting: bool) -> str:
@@ -77,10 +74,15 @@ def kind_of(dtype: str, shape: Sequence[int], lasting: bool) -> str:
     Converters read single numbers and integers (to fold them, or as sizes and indices), so an engine may
     depend on their values even where its weights can be refitted.
     """
-    numbers = 1
+    return "weight" if lasting and dtype in FLOATING and element_count(shape) > 1 else "constant"
+
+
+def element_count(shape: Sequence[int]) -> int:
+    """Number of elements of a tensor."""
+    total = 1
     for size in shape:
-        numbers *= size
-    return "weight" if lasting and dtype in FLOATING and numbers > 1 else "constant"
+        total *= size
+    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def test_changed_json_is_refused_or_made_safe(archives: dict[str, Archive], data
     member = data.draw(st.sampled_from([MODEL] * 6 + [WEIGHTS, CONSTANTS]))
     original = archive.json(member)
     content = copy.deepcopy(original)
-    everywhere = list(places(original))
+    everywhere = [place for place in places(original) if place[-1] != "index"]  # of a device, which may change
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.sampled_from(everywhere))
         if data.draw(st.booleans()):

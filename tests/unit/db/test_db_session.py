@@ -51,11 +51,14 @@ def test_postgresql_means_its_third_driver(scheme: str) -> None:
     assert parse_url(f"{scheme}://u@h/d").drivername == "postgresql+psycopg"
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "mysql://h/d", "sqlite://", "sqlite:///:memory:", "http://h"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "nonsense", "postgresql://u:secret@h:port/d", "mysql://h/d", "sqlite://", "sqlite:///:memory:", "http://h"],
+)
 def test_urls_that_cannot_be(url: str) -> None:
     with pytest.raises(BadConfig) as caught:
         parse_url(url)
-    assert "sqlite:///" in caught.value.hint
+    assert "sqlite:///" in caught.value.hint and "secret" not in str(caught.value)
 
 
 def test_a_driver_that_is_missing_is_named() -> None:

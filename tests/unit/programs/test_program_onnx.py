@@ -414,7 +414,7 @@ def test_functions_that_unfold_without_end_are_refused(tmp_path: Path) -> None:
         imports = [helper.make_opsetid("", 18), helper.make_opsetid("mine", 1)]
         functions.append(helper.make_function("mine", f"f{level}", ["a"], ["b"], body, imports))
     proto = model([N("f0", ["x"], ["y"], domain="mine")], imports=[helper.make_opsetid("mine", 1)], functions=functions)
-    with pytest.raises(BadProgram, match="more than 250,000 nodes"):
+    with pytest.raises(BadProgram, match="more than 200,000 nodes"):
         opened(tmp_path / "m.onnx", proto)
 
 
