@@ -61,7 +61,8 @@ class EngineCache:
         there (``portability``). What it was built for stands in its manifest."""
         places = wanted_places(identity.parts, identity.capabilities)
         version = sortable(str(identity.parts["toolchain"]["version"]))
-        wanted = WantedPortable(family(identity.parts), tuple(places), version)
+        portable = bool(identity.settings.get("version_compatible"))
+        wanted = WantedPortable(family(identity.parts), tuple(places), version, portable)
         for engine in self.index.find_portable(wanted, self.namespaces):
             fits = covers(engine.manifest["parts"], identity.capabilities)
             if fits and engine.manifest["weights"] == identity.weights and self.store.size(engine.digest) is not None:

@@ -197,6 +197,8 @@ class _Parser:
             return operand if word == "+" else self._negated(word, operand)
         if (kind, word) == ("mark", "("):
             inner = self._expr(0, depth + 1)
+            if self._take(","):  # A case of a Piecewise, as str() spells it.
+                inner = self._call("ExprCondPair", (inner, self._expr(0, depth + 1)))
             self._need(")")
             return inner
         raise refuse(self.text, f"unexpected {word or 'end'!r}")

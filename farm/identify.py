@@ -63,13 +63,17 @@ class Identifier:
 
     def program(self, model: str, custom_ops: Mapping[str, str] | None = None) -> Program:
         """The program at ``model``, opened once."""
-        path = Path(model).expanduser()
-        slot = (path, tuple(sorted((custom_ops or {}).items())))
-        if slot not in self._programs:
-            if not path.exists():
-                raise BadProgram(f"{model}: there is no such file", "give the path of a .pt2 or .onnx file")
-            self._programs[slot] = open_program(path, custom_ops=custom_ops, memory=self._memory)
-        return self._programs[slot]
+        try:
+            path = Path(model).expanduser()
+            slot = (path, tuple(sorted((custom_ops or {}).items())))
+            if slot not in self._programs:
+                if not path.exists():
+                    raise BadProgram(f"{model}: there is no such file", "give the path of a .pt2 or .onnx file")
+                self._programs[slot] = open_program(path, custom_ops=custom_ops, memory=self._memory)
+            return self._programs[slot]
+        except (OSError, RuntimeError, ValueError) as error:
+            # No such user, a name too long, a device that cannot be read: whatever the system says of the path.
+            raise BadProgram(f"{model} cannot be read: {error}", "give the path of a .pt2 or .onnx file") from error
 
     def pack(self, path: Path, store: BlobStore) -> Blob:
         """Put a model into the store; an ONNX model goes in with its external data."""

@@ -43,11 +43,12 @@ class Found:
 @dataclass(frozen=True)
 class WantedPortable:
     """One look-up of portable engines: the family, the places under which one would serve, and the asker's version
-    (``portability.sortable``)."""
+    (``portability.sortable``). ``portable``: the asker wants a version-compatible engine, and none else will do."""
 
     family: str
     places: tuple[str, ...]
     version: str
+    portable: bool = False
 
 
 class Claimed(StrEnum):

@@ -20,7 +20,7 @@ from farm.cache import EngineCache, Miss, key_parts
 from farm.errors import BadInput, NoSuchThing
 from farm.explain import Comparison, compare, nearest
 from farm.identify import Identifier
-from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram
+from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted
 from farm.outlines import load_outline, outline_of, program_reasons, save_outline
 from farm.store import BlobStore
 
@@ -279,8 +279,9 @@ class Farm:
         return self._last_answers(answers, ended)
 
     def _last_answers(self, answers: Sequence[Answer], ended: dict[str, Build]) -> list[Answer]:
-        recipes = {build.request.recipe for build in ended.values() if build.state is BuildState.SUCCEEDED}
-        engines = {recipe: engine for recipe in recipes for engine in self.index.engines(prefix=recipe, limit=1)}
+        made = {b.request.recipe: b.request.key for b in ended.values() if b.state is BuildState.SUCCEEDED}
+        found = self.index.find([Wanted(key, recipe) for recipe, key in made.items()], self.cache.namespaces)
+        engines = {hit.engine.recipe: hit.engine for hit in found if hit is not None and hit.exact}
         return [self._last_answer(answer, ended, engines) for answer in answers]
 
     def _last_answer(self, answer: Answer, ended: dict[str, Build], engines: dict[str, Engine]) -> Answer:

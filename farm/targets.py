@@ -21,7 +21,7 @@ from farm.toolchains import Toolchain, ToolchainSpec, parse_toolchain
 OSES = ("linux", "windows")
 ARCHES = ("x86_64", "aarch64")
 _ARCH_NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "x64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-_CAPABILITY = re.compile(r"(?:sm_?|compute_)?(\d{2,3})|(\d{1,2})\.(\d)")
+_CAPABILITY = re.compile(r"(?:sm_?|compute_)?([0-9]{2,3})|([0-9]{1,2})\.([0-9])")
 # NVIDIA: hardware compatibility covers Ampere and newer (specification, hardware_compatible).
 AMPERE = 80
 

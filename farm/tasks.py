@@ -57,11 +57,11 @@ def make_app(broker_url: str, queues: Collection[str] = ()) -> Celery:
 def register(app: Celery, duties: Duties) -> None:
     """Add the tasks to an app that is to work, not only to send."""
 
-    @app.task(name=BUILD, shared=False)
+    @app.task(name=BUILD, shared=False)  # type: ignore[untyped-decorator]
     def build() -> None:
         duties.build()
 
-    @app.task(name=REPAIR, shared=False)
+    @app.task(name=REPAIR, shared=False)  # type: ignore[untyped-decorator]
     def repair() -> None:
         duties.repair()
 

@@ -24,7 +24,11 @@ and the version of farm's own passes, raised when they change what comes out. Pa
 client without torch computes the recipe that the builders of its release make."""
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx", "torch_tensorrt")
-_TEXT = re.compile(r"(?P<flavour>[a-z_]+)(==(?P<version>\d+(\.\d+)*)(\+cu(?P<cuda>\d+))?)?")
+# No leading zeros: 1.07 and 1.7 must not be two toolchains.
+_NUMBER = "(?:0|[1-9][0-9]*)"
+_TEXT = re.compile(
+    rf"(?P<flavour>[a-z_]+)(==(?P<version>{_NUMBER}(\.{_NUMBER})*)(\+cu(?P<cuda>[1-9][0-9]*))?)?", re.ASCII
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Writes the small programs that the front-door tests ask for. Run as a script, in a process of its own: imports torch."""
+"""Writes the small programs that the front-door tests ask for. Run as a script of its own: it imports torch."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -160,5 +161,14 @@ def distinct(items: Sequence[Any]) -> list[Any]:
 
 def program_path(text: str) -> Path | None:
     """``text`` as the path of a model, if that is what it is: it exists, or it is written like one."""
-    path = Path(text).expanduser()
-    return path if path.suffix.lower() in (".pt2", ".onnx") or path.is_file() else None
+    with contextlib.suppress(RuntimeError):  # a user that does not exist: no path, but perhaps a key
+        path = Path(text).expanduser()
+        return path if path.suffix.lower() in (".pt2", ".onnx") or _is_file(path) else None
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -6,6 +6,7 @@ On a terminal tables are rich's; elsewhere they are aligned lines without colour
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -49,6 +50,9 @@ __all__ = [
     "value_text",
 ]
 
+# C0 and C1 controls and DEL, less the line feed.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
 STYLES = {
     "hit": "green",
     "built": "cyan",
@@ -85,12 +89,18 @@ def emit_line(document: Any) -> None:
 
 def say(text: str = "") -> None:
     """A line for people, on stdout."""
-    print(_wrapped(text, sys.stdout))
+    print(_wrapped(visible(text), sys.stdout))
 
 
 def note(text: str) -> None:
     """A line about the work, on stderr."""
-    print(_wrapped(text, sys.stderr), file=sys.stderr, flush=True)
+    print(_wrapped(visible(text), sys.stderr), file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """``text`` with its control characters written out, line breaks aside: a model's name, which anybody may
+    have chosen, must not move the cursor of whoever lists it."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _wrapped(text: str, stream: TextIO) -> str:
@@ -142,7 +152,7 @@ class Table:
     gap: int = 2
 
     def add(self, *cells: str) -> None:
-        self.rows.append(cells)
+        self.rows.append([visible(cell) for cell in cells])
 
     def show(self) -> None:
         """Print it on stdout, headings above; nothing at all when it has no rows."""
@@ -221,7 +231,7 @@ def cut(text: str, width: int, side: str) -> str:
 
 def card(title: str, facts: Iterable[tuple[str, str]]) -> None:
     """A title and named facts below it; facts without a value are left out."""
-    pairs = [(name, value) for name, value in facts if value]
+    pairs = [(name, visible(value)) for name, value in facts if value]
     width = max((len(name) for name, _ in pairs), default=0)
     if fancy():
         _drawn_card(title, pairs, width)

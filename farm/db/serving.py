@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Insert, Integer, Select, and_, bindparam, delete, or_, select
+from sqlalchemy import Boolean, Connection, Delete, Insert, Integer, Select, and_, bindparam, delete, not_, or_, select
 
 from farm.builds import Engine
 from farm.db.models import engines, serving
@@ -16,6 +16,7 @@ from farm.portability import Serves
 
 THE_FAMILY = bindparam("the_family", type_=serving.c.family.type)
 THE_VERSION = bindparam("the_version", type_=serving.c.version.type)
+THE_PORTABLE = bindparam("the_portable", type_=Boolean)
 THE_LIMIT = bindparam("the_limit", type_=Integer)
 THE_RECIPE = bindparam("the_recipe", type_=serving.c.recipe.type)
 THE_NAMESPACE = bindparam("the_namespace", type_=serving.c.namespace.type)
@@ -33,10 +34,12 @@ class Serving:
         params = {
             "the_family": wanted.family,
             "the_version": wanted.version,
+            "the_portable": wanted.portable,
             "the_limit": limit,
             "the_places": self.db.array(wanted.places),
             "the_namespaces": self.db.array(namespaces),
         }
+        self.db.use_indexes(connection)
         rows = connection.execute(self.db.made(_portable), params)
         # One that serves two of the places stands in two rows, as near to the first as its best.
         return list({(row.recipe, row.namespace): engine_from(row) for row in rows}.values())
@@ -70,6 +73,8 @@ def _portable(db: Database) -> Select[Any]:
         .join(serving, and_(serving.c.recipe == engines.c.recipe, serving.c.namespace == engines.c.namespace))
         .where(serving.c.family == THE_FAMILY, db.among(serving.c.place, "the_places"), or_(same, older))
         .where(db.among(serving.c.namespace, "the_namespaces"))
+        # Portability may be gained by taking another engine, never lost.
+        .where(or_(serving.c.portable, not_(THE_PORTABLE)))
         .order_by(same.desc(), serving.c.version.desc(), serving.c.breadth, engines.c.created.desc(), engines.c.recipe)
         .limit(THE_LIMIT)
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from farm.errors import BadProgram
 from farm.programs.archive import open_regular
 from farm.programs.identity import FileIdentity
 from farm.programs.memory import WeightsMemory
+from farm.programs.pause import collection_paused
 from farm.programs.program import Program
 from farm.programs.recall import recall, remember
 from farm.programs.torch_graph import check_custom_ops
@@ -44,7 +43,7 @@ def open_program(
         if found is not None:
             return found
     try:
-        with _collection_paused():
+        with collection_paused():
             program, files = _opened(path, declared)
     except BadProgram as error:
         if str(path) in error.message:
@@ -53,18 +52,6 @@ def open_program(
     if memory is not None:
         remember(memory, program, declared, files)
     return program
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """No garbage collection meanwhile: reading makes many objects and no cycles."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _opened(path: Path, custom_ops: Mapping[str, str]) -> tuple[Program, Mapping[Path, FileIdentity]]:

@@ -122,7 +122,7 @@ _LISTS: Mapping[str, Check] = {
     "as_sym_floats": listing(SYM_FLOAT_ARGUMENT),
     "as_sym_bools": listing(SYM_BOOL_ARGUMENT),
 }
-_VALUES: Mapping[str, Check] = _SCALARS | {"as_none": boolean, "as_tensor": TENSOR}
+_VALUES: Mapping[str, Check] = {**_SCALARS, "as_none": boolean, "as_tensor": TENSOR}
 USER_ARGUMENT = union({**_VALUES, "as_string": plain_text})
 """What a program can take or give. Torch puts its strings between quotes into code (guards)."""
 

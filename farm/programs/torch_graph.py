@@ -21,6 +21,8 @@ from farm.programs import operators as rules
 from farm.programs.operators import Operator
 
 MAX_NESTING = 30
+OWN_NAMESPACES = frozenset({"aten", "prims", "quantized_decomposed"})
+"""Namespaces that the operator table is of."""
 NONE = encode(None)
 
 
@@ -119,6 +121,11 @@ class TorchGraph:
         for spelling in spellings:
             if spelling in self.custom_ops:
                 return encode(["custom", name, self.custom_ops[spelling]])
+        if namespace in OWN_NAMESPACES:
+            raise BadProgram(
+                f"{spellings[0]} is an operator that this farm does not know (its table is of torch 2.13)",
+                f"Export with torch 2.13, or declare it: custom_ops={{'{spellings[0]}': 'sha256:…'}}.",
+            )
         raise BadProgram(
             f"{spellings[0]} is a custom operator: nothing in the program says what it computes",
             f"Declare its implementation: custom_ops={{'{spellings[0]}': 'sha256:<digest of its source or"

@@ -211,7 +211,7 @@ def _mobilevit() -> Made:
 
 
 ALL: tuple[Architecture, ...] = (
-    Architecture("bert", "encoder", text(tf.BertModel, tf.BertConfig), quick=True),
+    Architecture("bert", "encoder", text(tf.BertModel, tf.BertConfig)),
     Architecture("distilbert", "encoder", _distilbert),
     Architecture("roberta", "encoder", text(tf.RobertaModel, tf.RobertaConfig)),
     Architecture("electra", "encoder", text(tf.ElectraModel, tf.ElectraConfig)),

@@ -53,6 +53,13 @@ class ServingContract:
         made_to_serve(index, "bound", serves("l4", "10.9.0", portable=False))
         assert found(index, "l4", version="10.14.1") == []
 
+    def test_who_wants_a_version_compatible_engine_gets_no_other(self, index: Index) -> None:
+        made_to_serve(index, "bound", serves("l4"))
+        wanted = WantedPortable(FAMILY, ("l4",), sortable("10.14.1"), portable=True)
+        assert index.find_portable(wanted, ["main"]) == []
+        free = made_to_serve(index, "free", serves("l4", portable=True))
+        assert [engine.recipe for engine in index.find_portable(wanted, ["main"])] == [free.recipe]
+
     def test_versions_compare_as_numbers(self, index: Index) -> None:
         nine = made_to_serve(index, "nine", serves("l4", "10.9.0", portable=True))
         assert found(index, "l4", version="10.14.1") == [nine.recipe]

@@ -31,6 +31,10 @@ S0 = "Symbol('s0', integer=True, positive=True)"
         (f"Add(Integer(2), Mul(Integer(2), {S0}))", "2*(s0 + 1)"),
         ("Integer(7)", "2*3 + 1"),
         (f"Mul(Rational(1, 2), {S0})", "s0/2"),
+        (
+            f"Piecewise(ExprCondPair({S0}, StrictGreaterThan({S0}, Integer(2))), ExprCondPair(Integer(1), true))",
+            "Piecewise((s0, s0 > 2), (1, True))",
+        ),
     ],
 )
 def test_both_spellings_are_one_expression(spelled: str, infix: str) -> None:

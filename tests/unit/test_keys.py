@@ -41,7 +41,7 @@ def keyed(
 
 
 def test_inert_settings_split_keys_but_never_recipes() -> None:
-    """The specification lists levels and tiling as engine-invariant; TensorRT-RTX builds one engine whatever they say."""
+    """The specification has levels in the key; TensorRT-RTX builds one engine whatever they say."""
     levels = [keyed(optimization_level=level) for level in range(6)]
     assert len({item.key for item in levels}) == 6
     assert len({item.recipe for item in levels}) == 1

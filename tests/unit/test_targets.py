@@ -52,7 +52,21 @@ def test_canonical_text_reads_back(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "sm_", "sm_9", "sm_999", "rtx9999", "sm_89/solaris", "sm_89+", "sm_89@cuda", "😀"]
+    "text",
+    [
+        "",
+        "sm_",
+        "sm_9",
+        "sm_999",
+        "rtx9999",
+        "sm_89/solaris",
+        "sm_89+",
+        "sm_89@cuda",
+        "sm_8９",
+        "sm_89@tensorrt_rtx==١.٢",
+        "sm_89@tensorrt_rtx==1.07",
+        "😀",
+    ],
 )
 def test_nonsense_is_refused_in_words(text: str) -> None:
     with pytest.raises(BadTarget) as caught:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from farm.cli.output import Column, Table, card, cut, emit, emit_line
+from farm.cli.output import Column, Table, card, cut, emit, emit_line, note
 from farm.human import (
     count_of,
     human_ago,
@@ -126,3 +126,14 @@ def test_json_is_one_document_and_a_line_is_one_line(capsys: pytest.CaptureFixtu
     emit_line({"text": "two\nlines"})
     out = capsys.readouterr().out
     assert out.count("\n") == 1 and json.loads(out) == {"text": "two\nlines"}
+
+
+def test_control_characters_of_a_name_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's name is anybody's choice; it must neither break the table nor move the cursor."""
+    table = Table([Column("model"), Column("target")])
+    table.add("a\r\x1b[31m\x9b.pt2", "sm_89")
+    table.show()
+    note("\x1b]0;title\x07")
+    shown = capsys.readouterr()
+    assert "a\\x0d\\x1b[31m\\x9b.pt2" in shown.out
+    assert "\x1b" not in shown.out + shown.err and "\x07" not in shown.err

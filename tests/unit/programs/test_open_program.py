@@ -326,7 +326,7 @@ def _graph(content: dict[str, Any]) -> dict[str, Any]:
         (lambda m: _graph(m)["nodes"][0].update(target="_operator.attrgetter"), "is not an operator"),
         (lambda m: _graph(m)["nodes"][0].update(target="#ns:op"), "is not an operator"),
         (lambda m: _graph(m)["nodes"][0].update(target="torch.ops.mine.op.default"), "is a custom operator"),
-        (lambda m: _graph(m)["nodes"][0].update(target="torch.ops.aten.from_file.default"), "is a custom operator"),
+        (lambda m: _graph(m)["nodes"][0].update(target="torch.ops.aten.from_file.default"), "does not know"),
         (lambda m: _graph(m)["nodes"][0].update(target="torch.ops.higher_order.aoti_call_delegate"), "data flow"),
         (lambda m: _graph(m)["nodes"][0].update(target="torch.ops.higher_order.call_torchbind"), "data flow"),
         (lambda m: _graph(m)["nodes"][0]["inputs"][0].update(arg={"as_custom_obj": {"name": "o"}}), "TorchBind"),
