@@ -232,8 +232,9 @@ class Index(Protocol):
         A build that has ended already is returned as it is."""
         ...
 
-    def retry(self, build: str) -> Build:
-        """A new build of the same request (or the active one), its remembered failure forgotten."""
+    def retry(self, build: str, waiter: str = "") -> Build:
+        """A new build of the same request (or the active one), its remembered failure forgotten. ``waiter`` waits for
+        it and may ``leave`` it; without one it keeps itself."""
         ...
 
     def build(self, id: str) -> Build | None:

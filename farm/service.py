@@ -353,8 +353,9 @@ class Farm:
         return self.index.cancel(self.find_build(prefix).id)
 
     def retry(self, prefix: str, *, keep: bool = False) -> Build:
-        """Build again what failed or was cancelled, its remembered failure forgotten."""
-        build = self.index.retry(self.find_build(prefix).id)
+        """Build again what failed or was cancelled, its remembered failure forgotten. Withdrawn by ``abandon``
+        unless it is to be kept."""
+        build = self.index.retry(self.find_build(prefix).id, "" if keep else self.waiter)
         self.dispatch.wake(self.index.waiting())
         return build
 

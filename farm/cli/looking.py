@@ -49,7 +49,9 @@ def ls(
     thing: Annotated[
         Thing, typer.Argument(metavar="engines|builds|programs|nodes|sweeps", show_default=False)
     ] = Thing.ENGINES,
-    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=1, help="At most so many.")] = 50,
+    limit: Annotated[
+        int, typer.Option("-n", "--limit", metavar="N", min=1, max=1_000_000, help="At most so many.")
+    ] = 50,
     state: Annotated[
         str, typer.Option("--state", metavar="STATE", help="Builds in this state: queued, running, failed …")
     ] = "",

@@ -74,9 +74,9 @@ class Asking(BuildRows):
         return self._one(connection, row.id)
 
     @writes
-    def retry(self, connection: Connection, build: str) -> Build:
+    def retry(self, connection: Connection, build: str, waiter: str = "") -> Build:
         request = self._one(connection, build).request
-        claim = Claiming(self, connection, "", force=True).settle([request])[0]
+        claim = Claiming(self, connection, waiter, force=True).settle([request])[0]
         assert claim.build is not None
         if claim.build.id != build:
             self._tell(connection, self.db.time(connection), "retried", [claim.build.id], {"of": build})

@@ -28,6 +28,14 @@ from farm.index import Claimed, Index
 class AskingContract:
     """Inherit, and give the fixture ``index``."""
 
+    def test_a_retry_that_is_abandoned_is_cancelled_and_one_that_nobody_waits_for_is_kept(self, index: Index) -> None:
+        for waiter, after in (("me", "cancelled"), ("", "queued")):
+            build = queued(index, request(waiter))
+            index.cancel(build.id)
+            again = index.retry(build.id, waiter)
+            index.leave("me")
+            assert state(index, again.id) == after
+
     def test_a_build_comes_back_as_it_was_asked_for(self, index: Index) -> None:
         one = request("a", priority=3, custom_ops={"my.op": "sha256:1"}, namespace="pr")
         build = queued(index, one)
