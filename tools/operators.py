@@ -28,25 +28,26 @@ DTYPES += ("complex128", "bool")
 MEMORY_FORMATS = ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
 FOREIGN = ("Dict", "Stream", "Storage", "__torch__", "Any")
 
-FRESH = frozenset(
-    (
-        "__and__ __or__ __xor__ _batch_norm_impl_index _convolution_mode _fused_rms_norm _scaled_dot_product_attention_math"
-        " absolute adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d arccos arccosh arcsin"
-        " arcsinh arctan arctan2 arctanh argsort argwhere avg_pool1d batch_norm bilinear cdist clip column_stack concat"
-        " concatenate conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss"
-        " cosine_similarity cross cross_entropy_loss ctc_loss divide dstack embedding_bag float_power ger greater"
-        " greater_equal grid_sampler group_norm gru gru_cell hinge_embedding_loss hstack inner instance_norm isclose"
-        " isfinite isreal kl_div l1_loss layer_norm less less_equal linalg_vecdot linear log_sigmoid log_softmax lstm"
-        " lstm_cell margin_ranking_loss matmul max max_pool1d max_pool1d_with_indices max_pool2d max_pool3d min msort"
-        " multiply nanmean native_batch_norm negative nll_loss nll_loss_nd not_equal one_hot outer pad pairwise_distance"
-        " prelu relu6 repeat_interleave rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell row_stack rrelu"
-        " scaled_dot_product_attention selu softmax special_digamma special_erf special_erfc special_erfinv special_exp2"
-        " special_expit special_expm1 special_gammaln special_i0 special_log1p special_log_softmax special_logit"
-        " special_logsumexp special_round special_sinc special_softmax special_xlogy square std std_mean subtract"
-        " take_along_dim tile true_divide upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d"
-        " upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean vstack where"
-    ).split()
-)
+FRESH_NAMES = """
+__and__ __or__ __xor__ _batch_norm_impl_index _convolution_mode _fused_rms_norm
+_scaled_dot_product_attention_math absolute adaptive_avg_pool1d adaptive_avg_pool2d
+adaptive_avg_pool3d adaptive_max_pool1d arccos arccosh arcsin arcsinh arctan arctan2 arctanh argsort
+argwhere avg_pool1d batch_norm bilinear cdist clip column_stack concat concatenate conv1d conv2d
+conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss cosine_similarity
+cross cross_entropy_loss ctc_loss divide dstack embedding_bag float_power ger greater greater_equal
+grid_sampler group_norm gru gru_cell hinge_embedding_loss hstack inner instance_norm isclose
+isfinite isreal kl_div l1_loss layer_norm less less_equal linalg_vecdot linear log_sigmoid
+log_softmax lstm lstm_cell margin_ranking_loss matmul max max_pool1d max_pool1d_with_indices
+max_pool2d max_pool3d min msort multiply nanmean native_batch_norm negative nll_loss nll_loss_nd
+not_equal one_hot outer pad pairwise_distance prelu relu6 repeat_interleave rms_norm rnn_relu
+rnn_relu_cell rnn_tanh rnn_tanh_cell row_stack rrelu scaled_dot_product_attention selu softmax
+special_digamma special_erf special_erfc special_erfinv special_exp2 special_expit special_expm1
+special_gammaln special_i0 special_log1p special_log_softmax special_logit special_logsumexp
+special_round special_sinc special_softmax special_xlogy square std std_mean subtract take_along_dim
+tile true_divide upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean vstack where
+"""
+FRESH = frozenset(FRESH_NAMES.split())
 """Composites whose results never share memory with an operand. Tested against torch's own samples of them."""
 
 

@@ -22,6 +22,7 @@ USAGE = 2
 
 def run(arguments: Sequence[str]) -> int:
     """Run ``farm`` with ``arguments``; returns the exit code. Nothing but ``--debug`` lets a traceback through."""
+    open_streams()
     given, debug = _without_debug(arguments)
     with _signals():
         return _run(given, debug, "--json" in given)
@@ -29,8 +30,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(given: Sequence[str], debug: bool, as_json: bool) -> int:
     try:
-        code = _invoke(given)
-        sys.stdout.flush()
+        code = _flushed(_invoke(given))
     except FarmError as error:
         if debug:
             raise
@@ -109,6 +109,31 @@ def _tell(lines: Sequence[str], kind: str, message: str, hint: str, code: int, a
     except BrokenPipeError:
         return _quiet_end()
     return code
+
+
+def _flushed(code: int) -> int:
+    """``code``, once all that was said is out; 1 where there is no room for it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _quiet_end()
+        print(f"farm: what was found could not be written: {error.strerror}", file=sys.stderr)
+        return 1
+    return code
+
+
+def open_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr (by cron, by a daemon) empty ones, before a file
+    of farm's own takes their place and gets what was meant for people."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 
 
 def _quiet_end() -> int:

@@ -224,7 +224,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id; the first f
 
 @app.command("ls")
 def ls(
-    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=1, max=10**6, help="At most so many.")] = 20,
     as_json: opt.Json = False,
 ) -> None:
     """List sweeps, the newest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,22 @@ def test_a_reader_that_leaves_early_is_no_error(home: Path) -> None:
     command = f"set -o pipefail; {sys.executable} -m farm settings --json | head -c 10 > /dev/null"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_its_streams_works_all_the_same(tmp_path: Path, closed: str) -> None:
+    """Cron and daemons start programs so; what is said must not land in a file of farm's own."""
+    env = {**os.environ, "FARM_HOME": str(tmp_path / "home")}
+    command = f"{sys.executable} -m farm ls --json {closed}"
+    done = subprocess.run(["sh", "-c", command], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ("" if ">&-" in closed.replace("2>&-", "") else "[]")
+    assert not done.stderr
+
+
+def test_a_full_device_is_said_and_not_traced(tmp_path: Path) -> None:
+    env = {**os.environ, "FARM_HOME": str(tmp_path / "home")}
+    command = f"{sys.executable} -m farm settings > /dev/full"
+    done = subprocess.run(["sh", "-c", command], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "No space left" in done.stderr
