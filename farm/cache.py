@@ -1,7 +1,7 @@
 """The engine cache: look-up, hand-out and commit, over an index and a blob store.
 
-A hit needs the blob as well as the row. A row whose blob is gone or corrupt is a miss, forgotten at once and
-counted on its own, so that the next ask builds the engine again (DESIGN, Style).
+A hit needs the blob as well as the row. A row whose blob is gone is a miss of its own kind, which the next ask that
+may build makes good; one whose blob is corrupt is set aside at once (DESIGN, Style).
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ BLOB_LOST = "its engine's bytes are gone from the store"
 
 @dataclass(frozen=True)
 class Miss:
-    """No engine to hand out, and why."""
+    """No engine to hand out, and why. ``lost`` is the engine whose row is there and whose bytes are not: a look-up
+    never forgets one, since it may have looked into the wrong store; whoever builds it again does."""
 
     why: str
+    lost: Engine | None = None
 
 
 class EngineCache:
@@ -50,8 +52,7 @@ class EngineCache:
             if hit is None:
                 answers.append(Miss(NEVER_BUILT))
             elif hit.engine.digest in gone:
-                self.index.drop_engine(hit.engine.recipe, hit.engine.digest, "blob missing")
-                answers.append(Miss(BLOB_LOST))
+                answers.append(Miss(BLOB_LOST, hit.engine))
             else:
                 answers.append(hit)
         return answers
@@ -79,7 +80,6 @@ class EngineCache:
             self.index.drop_engine(engine.recipe, engine.digest, "blob corrupt")
             raise
         if not there:
-            self.index.drop_engine(engine.recipe, engine.digest, "blob missing")
             raise Missing(f"engine {engine.digest} is gone from the store", "ask for it again to have it rebuilt")
 
     def commit(self, lease: Lease, plan: Path, manifest: Mapping[str, Any], seconds: float) -> Engine:

@@ -14,16 +14,18 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from farm.builders import Builder, Cancelled, Form, Limits, Watch
-from farm.errors import Missing
+from farm.errors import CorruptBlob, Missing
 from farm.index import Index, StoredForm
+from farm.logging import get_logger
 from farm.programs.sanitise import sanitise_pt2
 from farm.store import BlobStore
 from farm.toolchains import EXPORTER
 
+log = get_logger(__name__)
 LOCK_POLL_S = 0.1
 SIDE = "form.json"
 EXPORTER_NAME = " ".join(f"{name} {version}" for name, version in sorted(EXPORTER.items()))
@@ -35,6 +37,7 @@ class Forms:
     def __init__(self, index: Index, store: BlobStore, folder: Path, builder: Builder, limits: Limits) -> None:
         self._index, self._store, self._builder, self._limits = index, store, builder, limits
         self._folder = folder / "forms"
+        self._seen: dict[Path, tuple[tuple[str, int, int], ...]] = {}
 
     def fetch_program(self, digest: str, path: Path) -> None:
         """Place a copy of the program's file at ``path``, verified. ``Missing`` when the store lost it.
@@ -48,16 +51,37 @@ class Forms:
     def get(self, program: Callable[[], Path], digest: str, format: str, watch: Watch) -> Form:
         """The form of a program: from this machine, else from the store, else exported now from ``program()``.
 
-        One process exports at a time; the others wait and take what it made. ``AttemptFailed`` when the
-        program cannot be converted; ``Cancelled``.
+        One process exports at a time; the others wait and take what it made. A local form that is not what was
+        stored is thrown away and fetched again. ``AttemptFailed`` when the program cannot be converted; ``Cancelled``.
         """
         exporter = EXPORTER_NAME if format == "pt2" else format
         home = self._folder / hashlib.sha256(f"{digest} {exporter}".encode()).hexdigest()
-        if not (home / SIDE).exists():
+        form = self._sound(home)
+        if form is None:
             with self._locked(home, watch):
-                if not (home / SIDE).exists() and not self._download(digest, exporter, home):
+                form = self._sound(home)
+                if form is None and not self._download(digest, exporter, home):
                     self._export(program(), digest, exporter, home, watch)
-        return read_form(home)
+                form = form or self._sound(home)
+        if form is None:
+            raise CorruptBlob(f"the ONNX form in {home} does not stay as it was written", "check that disk")
+        return form
+
+    def _sound(self, home: Path) -> Form | None:
+        """The form in ``home``, if it is there and whole: its files hashed at their first use in this process, and
+        again whenever they look changed. An engine built from damaged weights would be served for ever."""
+        try:
+            form, digests = read_form(home)
+            files = [path for path in (form.graph, form.data) if path is not None]
+            seen = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+            if self._seen.get(home) != seen:
+                if [digest_of(path) for path in files] != digests:
+                    log.warning("a damaged form is thrown away", folder=str(home))
+                    return None
+                self._seen[home] = seen
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return form
 
     @contextlib.contextmanager
     def _locked(self, home: Path, watch: Watch) -> Iterator[None]:
@@ -77,12 +101,13 @@ class Forms:
 
     def _download(self, digest: str, exporter: str, home: Path) -> bool:
         form = self._index.form(digest, exporter)
-        if form is None:
+        if form is None or self._store.missing({form.graph, str(form.detail["side"])}):
             return False
         with self._whole(home) as folder:
-            files = {str(form.detail["graph"]): form.graph, SIDE: str(form.detail["side"])}
+            files = {str(form.detail["graph"]): form.graph}
             if form.data is not None:
                 files[str(form.detail["data"])] = form.data
+            files[SIDE] = str(form.detail["side"])  # last: it says that the others are there
             return all(self._store.fetch(blob, folder / name, link=True) for name, blob in files.items())
 
     def _export(self, program: Path, digest: str, exporter: str, home: Path, watch: Watch) -> None:
@@ -92,15 +117,15 @@ class Forms:
                 safe = folder / "safe.pt2"
                 sanitise_pt2(program, safe)
             form = self._builder.export(safe, folder, self._limits, watch, {})
-            write_form(folder, form)
             if safe is not program:
                 safe.unlink()
             self._upload(folder, form, digest, exporter)
 
     def _upload(self, folder: Path, form: Form, digest: str, exporter: str) -> None:
-        """Blobs first, row second."""
+        """Blobs first, row second; the side table last of the files, so that a form with it is whole."""
         graph = self._store.put_file(form.graph).digest
         data = self._store.put_file(form.data).digest if form.data else None
+        write_form(folder, form, [graph] + ([data] if data else []))
         side = self._store.put_file(folder / SIDE).digest
         names = {"graph": form.graph.name, "data": form.data.name if form.data else None, "side": side}
         self._index.put_form(StoredForm(digest, exporter, graph, data, names))
@@ -112,17 +137,20 @@ class Forms:
         try:
             yield folder
             if (folder / SIDE).exists():
+                for path in (*folder.iterdir(), folder):
+                    flush(path)
                 shutil.rmtree(home, ignore_errors=True)
                 folder.rename(home)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_form(folder: Path, form: Form) -> None:
-    """Write down what ``read_form`` needs. Last of the files, so that a form with it is whole."""
+def write_form(folder: Path, form: Form, digests: Sequence[str]) -> None:
+    """Write down what ``read_form`` needs; ``digests`` are those of the graph and, where there is one, of the data."""
     side = {
         "graph": form.graph.name,
         "data": form.data.name if form.data else None,
+        "digests": list(digests),
         "inputs": list(form.inputs),
         "outputs": list(form.outputs),
         "exporter": form.exporter,
@@ -131,10 +159,10 @@ def write_form(folder: Path, form: Form) -> None:
     (folder / SIDE).write_text(json.dumps(side, sort_keys=True), "utf-8")
 
 
-def read_form(home: Path) -> Form:
-    """The form that lies in ``home``."""
+def read_form(home: Path) -> tuple[Form, list[str]]:
+    """The form that lies in ``home``, and what its files' digests must be."""
     side = json.loads((home / SIDE).read_text("utf-8"))
-    return Form(
+    form = Form(
         graph=home / side["graph"],
         data=home / side["data"] if side["data"] else None,
         inputs=tuple(side["inputs"]),
@@ -142,3 +170,19 @@ def read_form(home: Path) -> Form:
         exporter=side["exporter"],
         nodes=side["nodes"],
     )
+    return form, list(side["digests"])
+
+
+def flush(path: Path) -> None:
+    """Have what was written to a file or folder on the disk, so that a power cut cannot leave it empty."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest_of(path: Path) -> str:
+    """``sha256:`` digest of a file's bytes."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

@@ -136,6 +136,8 @@ class Farm:
         if allow_portable:
             answers = [self._or_portable(answer) for answer in answers]
         self._count(answers)
+        if build:
+            self._forget_lost(found)
         missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
         self.index.record_parts([self._parts_with_outline(identity) for identity in missed])
         if not build:
@@ -146,6 +148,12 @@ class Farm:
         for n, answer in zip(wanted, self._claim([answers[n] for n in wanted], force, keep), strict=True):
             answers[n] = answer
         return answers
+
+    def _forget_lost(self, found: Sequence[Found | Miss]) -> None:
+        """Forget engines whose bytes are gone, now that they are to be built again."""
+        for miss in found:
+            if isinstance(miss, Miss) and miss.lost is not None:
+                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, "blob missing")
 
     def _first_answer(self, identity: Identity, found: Found | Miss) -> Answer:
         if isinstance(found, Miss):

@@ -116,6 +116,32 @@ agree("default of softmax dtype", lambda m, x: x.softmax(1), lambda m, x: x.soft
 differ("gather or scatter", lambda m, x, i: x.gather(1, i), lambda m, x, i: x.scatter(1, i, 0.0), W[:2, :3], IDS)
 differ("type of a literal", lambda m, x: torch.where(x > 0, 1, 0), lambda m, x: torch.where(x > 0, 1.0, 0.0))
 
+
+def _branches(first_left: bool) -> Callable[[], Case]:
+    """Two branches of convolutions whose activations write in place, as vision models have them."""
+
+    def body(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        def left() -> torch.Tensor:
+            return torch.relu_(F.conv2d(x, m.a))
+
+        def right() -> torch.Tensor:
+            return torch.relu_(F.conv2d(x, m.b)).mul_(2)
+
+        if first_left:
+            one, other = left(), right()
+        else:
+            other, one = right(), left()
+        return one - other
+
+    def build() -> Case:
+        torch.manual_seed(0)
+        return Case(Fn(body, a=torch.randn(4, 3, 3, 3), b=torch.randn(4, 3, 3, 3)), (IMAGE,))
+
+    return build
+
+
+pair("order of branches that write in place", True, _branches(True), _branches(False))
+
 # Modules
 
 pair(

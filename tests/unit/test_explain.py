@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm import keys
+from farm.asks import Ask
+from farm.blobs.memory import MemoryStore
+from farm.cache import Miss
 from farm.compilation import CompilationSettings
+from farm.config import Config
+from farm.db.index import SqlIndex
 from farm.explain import Comparison, compare, nearest
+from farm.identify import Identifier
 from farm.index import KeyParts
+from farm.service import Farm
 from farm.targets import parse_target
 from farm.toolchains import exact_toolchain
 from tests.explain_support import RTX, TRT, Pairs, pairs
@@ -268,3 +277,48 @@ def test_the_nearest_differ_in_least() -> None:
 
 def test_nothing_stored_is_nothing_near() -> None:
     assert nearest(parts_of(), []) == [] == nearest(parts_of(), [parts_of()])
+
+
+# -- a farm ----------------------------------------------------------------------------------------------------
+
+
+class NobodyBuilds:
+    """A dispatch that wakes nobody."""
+
+    def wake(self, waiting: dict[str, int]) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def open_farm(folder: Path, store: MemoryStore) -> Farm:
+    identifier = Identifier(installed=lambda: (), local_gpu=lambda: None)
+    index = SqlIndex(f"sqlite:///{folder / 'farm.db'}")
+    return Farm(Config(home=folder), index, store, NobodyBuilds(), identifier, lambda: ())
+
+
+def test_a_miss_is_explained_long_after_its_program_has_gone(pairs: Pairs, tmp_path: Path) -> None:
+    """What a miss was made of is recorded, nodes and all: two keys alone are enough to say where they part."""
+    store, names = MemoryStore(), ("Base", "OtherNode")
+    models = [shutil.copy(pairs.folder / f"{name}.pt2", tmp_path / f"{name}.pt2") for name in names]
+    with open_farm(tmp_path, store) as farm:
+        one, other = farm.submit([Ask(str(model), "sm_89") for model in models], build=False)
+    for model in models:
+        Path(model).unlink()
+    with open_farm(tmp_path, store) as farm:
+        found = farm.explain_keys(one.identity.key[:20], other.identity.recipe)
+    texts = [reason.text for reason in found.reasons]
+    assert any("aten.relu.default" in text and pairs.line("Base") in text for text in texts)
+    assert any("aten.sigmoid.default" in text and pairs.line("OtherNode") in text for text in texts)
+
+
+def test_the_nearest_of_what_was_asked_is_compared_down_to_the_tensor(pairs: Pairs, tmp_path: Path) -> None:
+    with open_farm(tmp_path, MemoryStore()) as farm:
+        ask = Ask(str(pairs.folder / "Base.pt2"), "sm_89")
+        farm.submit([ask, Ask(str(pairs.folder / "OtherNode.pt2"), "sm_89")], build=False)
+        (found,) = farm.explain([Ask(str(pairs.folder / "OneWeight.pt2"), "sm_89")])
+    assert isinstance(found.answer, Miss)
+    likest, other = found.nearest
+    assert likest.other.model.endswith("Base.pt2") and other.other.model.endswith("OtherNode.pt2")
+    assert "weight layers.1.bias float32[8]: other values" in [reason.text for reason in likest.reasons]

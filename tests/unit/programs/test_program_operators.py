@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,3 +140,30 @@ def test_scalar_operators_are_what_the_exporter_writes() -> None:
 
     written = {f"{op.__module__}.{op.__name__}" for op in _SYM_OPS}
     assert written - rules.SCALAR_OPERATORS <= {"_operator.pos"} | {name for name in written if "sqrt" in name}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_fresh_results_share_no_memory_with_operands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator's list of composites that never return an operand, over torch's own samples of them."""
+    monkeypatch.setitem(sys.modules, "expecttest", SimpleNamespace(TestCase=object, assert_expected_inline=None))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "tools"))
+    from operators import FRESH
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    checked = set()
+    for info in op_db:
+        names = FRESH & {name.rpartition(".")[2] for name in (info.name, *(alias.name for alias in info.aliases))}
+        if names and info.dtypes:
+            dtype = torch.float32 if torch.float32 in info.dtypes else min(info.dtypes, key=str)
+            for sample in islice(info.sample_inputs("cpu", dtype, requires_grad=False), 12):
+                operands = storages([sample.input, sample.args, sample.kwargs])
+                result = info(sample.input, *sample.args, **sample.kwargs)
+                assert not operands & storages(result), info.name
+            checked |= names
+    assert len(checked) > 90
+
+
+def storages(value: Any) -> set[int]:
+    """Addresses of the memory that tensors in ``value`` lie in."""
+    tensors = [one for one in torch.utils._pytree.tree_leaves(value) if isinstance(one, torch.Tensor) and one.numel()]
+    return {one.untyped_storage().data_ptr() for one in tensors}

@@ -1,0 +1,51 @@
+"""Files that rot, vanish or were never there: never a wrong engine, never a lost one, and the next ask works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Farms
+
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("builds")]
+
+
+def zeroed(path: Path) -> None:
+    """Overwrite the middle of a file; the blob it may be linked to is another file from then on."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.unlink()
+    path.write_bytes(content)
+
+
+def truncated(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:100])
+
+
+def test_a_damaged_form_is_never_built_from(farm: Farms, copied: Callable[[str], Path]) -> None:
+    """An engine of damaged weights would sit under the right key for ever."""
+    model = copied("conv.pt2")
+    right = farm.run("build", model, "-t", "sm_89", "--json").json[0]["engine"]
+    for name, damage in (("model.onnx", zeroed), ("model.onnx", truncated), ("form.json", truncated)):
+        (victim,) = farm.home.glob(f"cache/forms/*/{name}")
+        damage(victim)
+        again = farm.run("build", model, "-t", "sm_89", "--force", "--json")
+        assert again.code == 0 and again.json[0]["engine"] == right, (name, damage.__name__, again.err)
+
+
+def test_looking_into_the_wrong_store_forgets_nothing(
+    farm: Farms, copied: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A mistyped or unmounted store is not a reason to forget what the right one holds."""
+    model = copied("conv.pt2")
+    built = farm.run("build", model, "-t", "sm_89", "--json").json[0]
+    wrong = {"FARM_STORE_URL": (tmp_path / "typo").as_uri()}
+    assert farm.run("build", model, "-t", "sm_89", "--no-build", env=wrong).code == 3
+    assert farm.run("pull", built["key"], "-o", tmp_path / "out", env=wrong).code != 0
+    back = farm.run("build", model, "-t", "sm_89", "--no-build", "--json")
+    assert back.code == 0 and back.json[0]["engine"] == built["engine"]
