@@ -75,9 +75,19 @@ class Identifier:
             # No such user, a name too long, a device that cannot be read: whatever the system says of the path.
             raise BadProgram(f"{model} cannot be read: {error}", "give the path of a .pt2 or .onnx file") from error
 
-    def pack(self, path: Path, store: BlobStore) -> Blob:
-        """Put a model into the store; an ONNX model goes in with its external data."""
-        return store.put_file(path)
+    def pack(self, identity: Identity, store: BlobStore) -> Blob:
+        """Put a model into the store, once by content. ``BadProgram`` for an ONNX model whose weights lie in other
+        files: its key covers them, but a stored program is one file, and another model's data would fit it as well."""
+        if identity.format == "onnx":
+            program = open_program(identity.path, custom_ops=identity.custom_ops)
+            if any(
+                getattr(tensor.content, "path", program.path) != program.path for tensor in program.weights.stored()
+            ):
+                raise BadProgram(
+                    f"{identity.model} keeps its weights in other files, and farm builds from single ones",
+                    "save it in one file (onnx.save with save_as_external_data=False), or give the .pt2",
+                )
+        return store.put_file(identity.path)
 
     def _targets(self, ask: Ask) -> list[TargetRequest]:
         texts = [ask.target] if ask.target else list(self._default_targets) or ["local"]

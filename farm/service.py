@@ -224,7 +224,7 @@ class Farm:
         from the stored bytes and refuses what does not match, so a key never names another program's engine.
         """
         if identity.path not in self._stored:
-            blob = self.identifier.pack(identity.path, self.store)
+            blob = self.identifier.pack(identity, self.store)
             self.index.put_program(
                 StoredProgram(
                     digest=blob.digest,

@@ -25,7 +25,7 @@ from farm.admission import Admission
 from farm.builders import AttemptFailed, Builder, Cancelled, Job, Limits, Product
 from farm.builds import BuildRequest, Failure, FailureKind, Lease, decide_retry
 from farm.cache import EngineCache
-from farm.errors import BadInput, BadProgram, CorruptBlob, FarmError, LeaseLost, Unavailable
+from farm.errors import BadInput, CorruptBlob, FarmError, LeaseLost, Unavailable
 from farm.forms import Forms
 from farm.heart import Heart
 from farm.hosts.processes import vantage
@@ -186,9 +186,13 @@ class BuildWorker:
         """
         keyed, inputs = self.shop.identifier.recompute(program, request)
         if (keyed.key, keyed.recipe) != (request.key, request.recipe):
-            raise BadProgram(
-                f"{request.model} is not what its key was computed from: the file changed while it was submitted",
-                "ask again now that the file is whole",
+            # Of this upload, not of the recipe: remembered, it would turn away those who have the right file.
+            raise AttemptFailed(
+                Failure(
+                    FailureKind.NODE,
+                    f"{request.model} is not what its key was computed from: it changed while it was submitted",
+                    "ask again now that the file is whole",
+                )
             )
         if keyed.effective.refused:
             raise BadInput(keyed.effective.refused[0])
@@ -284,10 +288,11 @@ def named_profiles(
     """Profiles by input position, as keys hold them, under this form's binding names.
 
     A form has the program's inputs in the program's order, whatever it calls them; one that has not is no form
-    of this program (``BadProgram``).
+    of this program (``AttemptFailed``).
     """
     if len(positions) != len(names):
-        raise BadProgram(f"the program has {len(positions)} inputs and its ONNX form {len(names)}", "please report it")
+        text = f"the program has {len(positions)} inputs and its ONNX form {len(names)}"
+        raise AttemptFailed(Failure(FailureKind.NODE, text, "please report it"))
     named = dict(zip(map(str, positions), names, strict=True))
     return tuple(
         {

@@ -158,7 +158,7 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 def clean(env: Mapping[str, str] | None) -> dict[str, str]:
     """The environment of a user who has configured nothing."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FARM_", "PYTHON"))}
     return kept | {"NO_COLOR": "1"} | dict(env or {})
 
 

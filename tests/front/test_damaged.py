@@ -49,3 +49,29 @@ def test_looking_into_the_wrong_store_forgets_nothing(
     assert farm.run("pull", built["key"], "-o", tmp_path / "out", env=wrong).code != 0
     back = farm.run("build", model, "-t", "sm_89", "--no-build", "--json")
     assert back.code == 0 and back.json[0]["engine"] == built["engine"]
+
+
+def test_an_onnx_model_in_several_files_is_refused_in_words(farm: Farms, tmp_path: Path) -> None:
+    """Its key covers the other files, so a build of the one alone would be another model's."""
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    numpy = pytest.importorskip("numpy")
+    weight = numpy_helper.from_array(numpy.ones((64, 64), numpy.float32), "w")
+    shape = [1, 64]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    for name, apart in (("one.onnx", False), ("two.onnx", True)):
+        onnx.save_model(model, str(tmp_path / name), save_as_external_data=apart, location="two.data", size_threshold=0)
+    one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
+    keys = [farm.run("key", path, "-t", "sm_89", "--json").json[0]["key"] for path in (one, two)]
+    assert keys[0] == keys[1]
+    refused = farm.run("build", two, "-t", "sm_89")
+    assert refused.code == 2 and "other files" in refused.err and "Traceback" not in refused.err
+    assert farm.run("build", one, "-t", "sm_89", "--json").json[0]["outcome"] == "built"
+    assert farm.run("build", two, "-t", "sm_89", "--json").json[0]["outcome"] == "hit"

@@ -9,11 +9,13 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farm.container import MAGIC, MAX_HEADER, SCHEMA, Header, header_for, pack, pack_to, read_header, unpack, unpack_to
 from farm.errors import BadInput, CorruptBlob, FarmError
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 PLAN = b"vtrt" + bytes(range(256)) * 5
 BINDINGS = {
@@ -106,6 +108,7 @@ BINDING = st.fixed_dictionaries(
 SIDES = st.fixed_dictionaries({"inputs": st.lists(BINDING, max_size=2), "outputs": st.lists(BINDING, max_size=2)})
 
 
+@PATIENT
 @given(
     plan=st.binary(max_size=300),
     detail=st.dictionaries(st.text(max_size=5), JSON, max_size=3),
@@ -120,6 +123,7 @@ def test_round_trip(plan: bytes, **changes: Any) -> None:
     assert pack(found, bytes(view)) == pack(given_header, plan)
 
 
+@PATIENT
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused_in_words(data: bytes) -> None:
     for source in (data, io.BytesIO(data)):
@@ -127,6 +131,7 @@ def test_random_bytes_are_refused_in_words(data: bytes) -> None:
             unpack(source)
 
 
+@PATIENT
 @given(st.binary(max_size=120), st.booleans())
 def test_random_headers_are_refused_in_words(body: bytes, damaged: bool) -> None:
     whole = framed(body)
@@ -134,6 +139,7 @@ def test_random_headers_are_refused_in_words(body: bytes, damaged: bool) -> None
         unpack(whole[:30] + b"\0" + whole[31:] if damaged else whole)
 
 
+@PATIENT
 @given(at=st.integers(0), value=st.integers(1, 255))
 def test_one_changed_byte_anywhere_is_noticed(at: int, value: int) -> None:
     whole = bytearray(pack(header(), PLAN))
@@ -143,6 +149,7 @@ def test_one_changed_byte_anywhere_is_noticed(at: int, value: int) -> None:
             unpack(source)
 
 
+@PATIENT
 @given(st.integers(0))
 def test_every_truncation_is_noticed(cut: int) -> None:
     whole = pack(header(), PLAN)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farm import keys
@@ -26,6 +26,8 @@ from farm.service import Farm
 from farm.targets import parse_target
 from farm.toolchains import exact_toolchain
 from tests.explain_support import RTX, TRT, Pairs, pairs
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 __all__ = ["pairs"]
 
@@ -225,6 +227,7 @@ ASKS = st.builds(
 )
 
 
+@PATIENT
 @given(ASKS, ASKS)
 def test_keys_differ_exactly_where_a_reason_is_given(one: KeyParts, other: KeyParts) -> None:
     """No miss without a reason, no reason without a difference: what is said of keys and recipes is all there is."""
@@ -235,6 +238,7 @@ def test_keys_differ_exactly_where_a_reason_is_given(one: KeyParts, other: KeyPa
     assert all(reason.text and "\n" not in reason.text for reason in found.reasons)
 
 
+@PATIENT
 @given(ASKS, ASKS)
 def test_comparing_the_other_way_round_says_the_same_of_the_other_side(one: KeyParts, other: KeyParts) -> None:
     there = {(reason.path, str(reason.mine), str(reason.theirs)) for reason in compare(one, other).reasons}
@@ -242,6 +246,7 @@ def test_comparing_the_other_way_round_says_the_same_of_the_other_side(one: KeyP
     assert there == back
 
 
+@PATIENT
 @given(ASKS)
 def test_parts_that_were_stored_are_the_same_parts(one: KeyParts) -> None:
     """The index keeps parts as JSON: what comes back must not differ from what went in."""
@@ -249,6 +254,7 @@ def test_parts_that_were_stored_are_the_same_parts(one: KeyParts) -> None:
     assert compare(one, stored).reasons == () == compare(stored, one).reasons
 
 
+@PATIENT
 @given(ASKS, ASKS)
 def test_reasons_are_complete_under_json(one: KeyParts, other: KeyParts) -> None:
     for reason in compare(one, other).reasons:

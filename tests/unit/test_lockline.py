@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farm.errors import BadInput
 from farm.lockline import SCHEMA, LockEntry, format_lock, parse_lock
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def digest(letter: str) -> str:
@@ -53,6 +55,7 @@ ENTRIES = st.builds(
 FILES = st.lists(ENTRIES, max_size=4, unique_by=lambda one: one.name)
 
 
+@PATIENT
 @given(FILES, st.randoms())
 def test_round_trip_in_any_order(entries: list[LockEntry], chance: Any) -> None:
     text = format_lock(entries)
@@ -64,24 +67,28 @@ def test_round_trip_in_any_order(entries: list[LockEntry], chance: Any) -> None:
     assert parse_lock(head + "".join(lines)) == parse_lock(text), "a union merge leaves the lines in any order"
 
 
+@PATIENT
 @given(FILES)
 def test_one_line_for_each_entry(entries: list[LockEntry]) -> None:
     lines = [line for line in format_lock(entries).split("\n") if line]
     assert len(lines) == 1 + len(entries) and json.loads(lines[0]) == {"farm.lock": SCHEMA}
 
 
+@PATIENT
 @given(FILES)
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(entries: list[LockEntry]) -> None:
     text = format_lock(entries)
     assert parse_lock("\ufeff" + text.replace("\n", "\r\n")) == parse_lock(text)
 
 
+@PATIENT
 @given(st.text(max_size=200))
 def test_random_text_is_refused_in_words(text: str) -> None:
     with pytest.raises(BadInput, match=r"farm\.lock"):
         parse_lock(text)
 
 
+@PATIENT
 @given(FILES.filter(bool), st.data())
 def test_a_spoilt_line_is_named_or_harmless(entries: list[LockEntry], data: st.DataObject) -> None:
     """Any change to one character: another file that says what it says, or an error that names a line."""

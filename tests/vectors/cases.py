@@ -19,7 +19,7 @@ from farm.toolchains import EXPORTER, exact_toolchain
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "vectors.json"
-CONV, GEMM = "conv.pt2", "gemm.pt2"
+CONV, GEMM, ONNX = "conv.pt2", "gemm.pt2", "gemm.onnx"
 RTX = "tensorrt_rtx==1.7.1.116"
 
 VALUES: Mapping[str, Any] = {
@@ -125,7 +125,7 @@ def computed() -> dict[str, Any]:
     found = {
         "canonical": {name: _value(value) for name, value in VALUES.items()},
         "keys": {name: _keyed(*case) for name, case in KEYED.items()},
-        "programs": {name: _program(name) for name in (CONV, GEMM)},
+        "programs": {name: _program(name) for name in (CONV, GEMM, ONNX)},
         "container": {"start": container.pack(HEADER, PLAN)[: -len(PLAN)].hex(), "header": _plain(vars(HEADER))},
         "lock": {"text": lockline.format_lock([ENTRY, *_variants()])},
     }
