@@ -80,9 +80,8 @@ class Identifier:
         files: its key covers them, but a stored program is one file, and another model's data would fit it as well."""
         if identity.format == "onnx":
             program = open_program(identity.path, custom_ops=identity.custom_ops)
-            if any(
-                getattr(tensor.content, "path", program.path) != program.path for tensor in program.weights.stored()
-            ):
+            homes = {getattr(tensor.content, "path", program.path) for tensor in program.weights.stored}
+            if homes - {program.path}:
                 raise BadProgram(
                     f"{identity.model} keeps its weights in other files, and farm builds from single ones",
                     "save it in one file (onnx.save with save_as_external_data=False), or give the .pt2",

@@ -112,7 +112,7 @@ class Builder(Protocol):
     def export(self, program: Path, folder: Path, limits: Limits, watch: Watch, names: Mapping[str, Any]) -> Form:
         """The ONNX form of the ``.pt2`` or ``.onnx`` file ``program``, written into ``folder``.
 
-        ``names`` holds what the exporter needs to know of the program (see ``tensorrt.export_form``).
+        ``names`` holds what an exporter needs to know beside the program itself; it may be empty.
         Raises ``AttemptFailed`` (which names the operator and the model's source line where it can) or ``Cancelled``.
         """
         ...
