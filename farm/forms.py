@@ -29,6 +29,8 @@ log = get_logger(__name__)
 LOCK_POLL_S = 0.1
 SIDE = "form.json"
 EXPORTER_NAME = " ".join(f"{name} {version}" for name, version in sorted(EXPORTER.items()))
+SCHEMA = 1
+"""Version of what lies in a form's folder; a form of another make is made anew."""
 
 
 class Forms:
@@ -54,7 +56,7 @@ class Forms:
         One process exports at a time; the others wait and take what it made. A local form that is not what was
         stored is thrown away and fetched again. ``AttemptFailed`` when the program cannot be converted; ``Cancelled``.
         """
-        exporter = EXPORTER_NAME if format == "pt2" else format
+        exporter = f"{EXPORTER_NAME if format == 'pt2' else format} form {SCHEMA}"
         home = self._folder / hashlib.sha256(f"{digest} {exporter}".encode()).hexdigest()
         form = self._sound(home)
         if form is None:

@@ -201,8 +201,8 @@ class Index(Protocol):
         """Forget an engine whose blob is gone or corrupt, so that the next ask builds it again."""
         ...
 
-    def engines(self, prefix: str = "", limit: int = 1000) -> list[Engine]:
-        """Engines, newest first, whose digest, recipe or key starts with ``prefix``."""
+    def engines(self, prefix: str = "", limit: int = 1000, namespaces: Sequence[str] = ()) -> list[Engine]:
+        """Engines, newest first, whose digest, recipe or key starts with ``prefix``; of ``namespaces``, or of all."""
         ...
 
     def count(self, name: str, by: Mapping[str, float]) -> None:

@@ -81,6 +81,9 @@ class Farm:
         self._stored: dict[Path, str] = {}
         self._outlined: dict[Path, str] = {}
         self._repaired = 0.0
+        self._told: set[str] = set()
+        self.notify: Callable[[str], None] = lambda text: None
+        """Takes a line for whoever watches, such as why a build cannot start."""
 
     @classmethod
     def open(cls, config: Config | None = None) -> Farm:
@@ -276,6 +279,7 @@ class Farm:
             self.repair()
             builds = self.index.builds(ids=pending, limit=len(pending))
             on_change(builds + list(ended.values()))
+            self._tell_stuck(builds)
             for build in builds:
                 if not build.state.active:
                     ended[build.id] = build
@@ -285,6 +289,21 @@ class Farm:
             if pending:
                 time.sleep(POLL_SECONDS)
         return self._last_answers(answers, ended)
+
+    def _tell_stuck(self, builds: Sequence[Build]) -> None:
+        """Say, once a queue, that nobody who is there now can make what waits in it."""
+        queued = {b.request.capability: b for b in builds if b.state is BuildState.QUEUED}
+        fresh = queued.keys() - self._told
+        if not fresh:
+            return
+        self._told |= fresh
+        served = {name for worker in self.index.workers() for name in worker.capabilities}
+        for capability in sorted(fresh - served):
+            request = queued[capability].request
+            self.notify(
+                f"{request.model} for {request.target} waits: no process is here that builds {request.toolchain} "
+                "('farm nodes' lists them, 'farm doctor' says what this machine can build)"
+            )
 
     def _last_answers(self, answers: Sequence[Answer], ended: dict[str, Build]) -> list[Answer]:
         made = {b.request.recipe: b.request.key for b in ended.values() if b.state is BuildState.SUCCEEDED}

@@ -73,7 +73,7 @@ def ls(
 def _engines(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
     from farm.cli.documents import engine_document
 
-    return [engine_document(engine) for engine in farm.index.engines(limit=limit)]
+    return [engine_document(engine) for engine in farm.index.engines(limit=limit, namespaces=farm.cache.namespaces)]
 
 
 def _builds(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:

@@ -68,7 +68,9 @@ def wanted(farm: Farm, keys: Sequence[str], targets: Sequence[str], asks: Sequen
 def _by_key(farm: Farm, prefix: str, targets: Sequence[str]) -> Wish:
     places = {str(parse_target(text).target) for text in targets}
     engines = [
-        engine for engine in farm.index.engines(prefix=prefix) if not places or engine.manifest.get("target") in places
+        engine
+        for engine in farm.index.engines(prefix=prefix, namespaces=farm.cache.namespaces)
+        if not places or engine.manifest.get("target") in places
     ]
     if not engines:
         raise Missing(f"no engine's key, recipe or digest starts with '{prefix}'", "'farm ls engines' lists them")

@@ -107,7 +107,7 @@ def _tell(lines: Sequence[str], kind: str, message: str, hint: str, code: int, a
             document = {"error": {"type": kind, "message": message, "hint": hint or None, "exit_code": code}}
             print(json.dumps(document, indent=2), flush=True)
     except BrokenPipeError:
-        return _quiet_end()
+        _quiet_end()
     return code
 
 
@@ -116,7 +116,7 @@ def _flushed(code: int) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        raise
+        _quiet_end()  # the reader has gone; how it all ended is still for the exit code to say
     except OSError as error:
         _quiet_end()
         print(f"farm: what was found could not be written: {error.strerror}", file=sys.stderr)

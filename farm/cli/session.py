@@ -30,6 +30,7 @@ def opened(config: Config | None = None, *, building: bool = False) -> Iterator[
     if building:
         _quieten()
     with Farm.open(config or load()) as farm:
+        farm.notify = lambda text: note(f"farm: {text}")
         try:
             yield farm
         except KeyboardInterrupt:

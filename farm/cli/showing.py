@@ -85,7 +85,7 @@ def _sweeps(farm: Farm, ident: str) -> list[Shown]:
 def _engines(farm: Farm, ident: str) -> list[Shown]:
     """Engines of equal bytes are one; the newest stands for them."""
     engines: dict[str, Engine] = {}
-    for engine in farm.index.engines(prefix=ident, limit=FEW * 4):
+    for engine in farm.index.engines(prefix=ident, limit=FEW * 4, namespaces=farm.cache.namespaces):
         engines.setdefault(engine.digest, engine)
     return [
         Shown("engine", short(engine.digest), lambda engine=engine: _engine_document(engine), _show_engine)  # type: ignore[misc]
@@ -118,7 +118,7 @@ def find_sweep_or_build(farm: Farm, ident: str) -> Work:
 def _nearest(farm: Farm, ident: str) -> str:
     known = [build.id for build in farm.index.builds(limit=200)]
     known += [sweep.id for sweep in farm.index.sweeps(limit=50)]
-    known += [short(engine.digest) for engine in farm.index.engines(limit=200)]
+    known += [short(engine.digest) for engine in farm.index.engines(limit=200, namespaces=farm.cache.namespaces)]
     near = difflib.get_close_matches(ident, known, n=2, cutoff=0.7)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

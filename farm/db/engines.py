@@ -125,13 +125,17 @@ class Engines:
         return True
 
     @reads
-    def engines(self, connection: Connection, prefix: str = "", limit: int = 1000) -> list[Engine]:
+    def engines(
+        self, connection: Connection, prefix: str = "", limit: int = 1000, namespaces: Sequence[str] = ()
+    ) -> list[Engine]:
         query, params = select(engines), {}
         prefix = whole_digest(prefix)
         if not DIGEST.startswith(prefix):
             recipes = connection.execute(_named(prefix)).scalars()
             query = query.where(self.db.among(engines.c.recipe, "the_recipes"))
             params = {"the_recipes": self.db.array(recipes)}
+        if namespaces:
+            query = query.where(engines.c.namespace.in_(namespaces))
         newest = query.order_by(engines.c.created.desc(), engines.c.recipe, engines.c.namespace).limit(limit)
         return [engine_from(row) for row in connection.execute(newest, params)]
 
