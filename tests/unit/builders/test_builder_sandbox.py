@@ -41,15 +41,20 @@ def run(tmp_path: Path) -> Callable[..., Outcome]:
     return run_body
 
 
+_others: set[int] = set()
+"""Children that were there before the test: another module's helper may live as long as the session."""
+
+
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    return [child for child in psutil.Process().children(recursive=True) if child.pid not in _others]
 
 
 @pytest.fixture(autouse=True)
 def no_child_is_left() -> object:
-    before = {child.pid for child in children()}
+    _others.clear()
+    _others.update(child.pid for child in children())
     yield
-    assert {child.pid for child in children()} <= before
+    assert not children()
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 10.0) -> bool:

@@ -285,6 +285,7 @@ def test_an_engine_above_the_limit_of_a_file_is_no_engine(make_job: MakeJob) -> 
 
 def test_cancelling_ends_it_within_a_second_and_leaves_nothing(make_job: MakeJob) -> None:
     job = make_job({"hang": True})
+    others = set(psutil.Process().children(recursive=True))
     began: list[float] = []
 
     def cancelled() -> bool:
@@ -295,7 +296,7 @@ def test_cancelling_ends_it_within_a_second_and_leaves_nothing(make_job: MakeJob
         build(job, cancelled=cancelled)
     assert time.monotonic() - began[-1] < 5
     assert not (job.folder / "engine.plan").exists()
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= others
 
 
 def test_progress_rises_and_the_log_is_bounded(make_job: MakeJob) -> None:
