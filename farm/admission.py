@@ -1,11 +1,11 @@
-"""Admission: how many builds may share this machine's memory at once."""
+"""Admission: how many builds may share this machine's memory at once, and its GPU's."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 
@@ -16,33 +16,74 @@ SHARE = 0.8
 """Of the machine's memory, what builds may be expected to take together."""
 
 
-class Admission:
-    """Lets builds in while their expected peaks fit into free memory; one is always let in, so none starves."""
+def machine_memory() -> int:
+    """Bytes that builds may take together on this machine."""
+    return int(psutil.virtual_memory().total * SHARE)
 
-    def __init__(self) -> None:
+
+def machine_free() -> int:
+    return int(psutil.virtual_memory().available)
+
+
+class Admission:
+    """Lets builds in while their expected peaks fit into what is free, in the order in which they came: one that waits
+    holds back those that came later, so that many small ones cannot starve it. One is always let in when none is.
+
+    ``capacity`` and ``available`` are bytes of main memory for builds, in all and now; ``gpu_capacity`` and
+    ``gpu_available`` those of the GPU (0: no GPU, or nothing is known).
+    """
+
+    def __init__(
+        self,
+        capacity: int | None = None,
+        available: Callable[[], int] = machine_free,
+        gpu_capacity: int = 0,
+        gpu_available: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.capacity = machine_memory() if capacity is None else capacity
+        self.gpu_capacity = gpu_capacity
+        self._available, self._gpu_available = available, gpu_available
         self._lock = threading.Lock()
-        self._held: dict[int, int] = {}
+        self._held: dict[object, int] = {}
+        self._queue: list[object] = []
+
+    def free(self) -> int:
+        """Bytes that could be admitted now; everything, when nothing is held."""
+        with self._lock:
+            if not self._held and not self._queue:
+                return self.capacity
+            return max(0, min(self.capacity - sum(self._held.values()), self._available()))
 
     @contextlib.contextmanager
-    def hold(self, need: int, watch: Watch) -> Iterator[None]:
-        """Wait until ``need`` bytes fit, then hold them. ``Cancelled`` while waiting."""
-        me = threading.get_ident()
-        while not self._admit(me, need):
-            if watch.cancelled():
-                raise Cancelled("cancelled")
-            watch.report("waiting for memory", None)
-            time.sleep(POLL_SECONDS)
+    def hold(self, need: int, gpu_need: int, watch: Watch) -> Iterator[None]:
+        """Wait until ``need`` bytes fit, and ``gpu_need`` bytes of the GPU's, then hold them. ``Cancelled`` while
+        waiting."""
+        me = object()
+        with self._lock:
+            self._queue.append(me)
         try:
+            while waits_for := self._admit(me, need, gpu_need):
+                if watch.cancelled():
+                    raise Cancelled("cancelled")
+                watch.report(f"waiting for {waits_for}", None)
+                time.sleep(POLL_SECONDS)
             yield
         finally:
             with self._lock:
                 self._held.pop(me, None)
+                if me in self._queue:
+                    self._queue.remove(me)
 
-    def _admit(self, me: int, need: int) -> bool:
+    def _admit(self, me: object, need: int, gpu_need: int) -> str:
+        """Let ``me`` in, or say what it waits for."""
         with self._lock:
-            if self._held and sum(self._held.values()) + need > psutil.virtual_memory().total * SHARE:
-                return False
-            if self._held and need > psutil.virtual_memory().available:
-                return False
+            if self._queue[0] is not me:
+                return "memory"
+            if self._held and need > min(self.capacity - sum(self._held.values()), self._available()):
+                return "memory"
+            # Others may use the GPU: a build that was told it may take so much would fail, or be mistimed.
+            if gpu_need > self._gpu_available() > 0:
+                return "GPU memory"
+            self._queue.remove(me)
             self._held[me] = need
-            return True
+            return ""

@@ -69,22 +69,39 @@ class Failure:
     hint: str = ""
 
 
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS: Mapping[FailureKind, int] = {
+    FailureKind.PERMANENT: 1,
+    FailureKind.TRANSIENT: 3,
+    # Each on another node: a fleet may have several that cannot.
+    FailureKind.NODE: 6,
+    # Workers die for reasons of their own as well; a build that took so many along is set aside as poison.
+    FailureKind.LOST: 5,
+}
 FIRST_BACKOFF_S = 2.0
+FIRST_LOST_BACKOFF_S = 1.0
 BACKOFF_FACTOR = 3.0
 
 
-def decide_retry(kind: FailureKind, attempts: int, max_attempts: int = MAX_ATTEMPTS) -> float | None:
+def decide_retry(kind: FailureKind, attempts: int) -> float | None:
     """Seconds to wait before attempt ``attempts + 1``, or ``None`` when the build has failed for good.
 
-    ``attempts`` counts those that have ended, this one included. A permanent failure is never repeated, nor
-    is a failure of the node while there is only this node to ask (a fleet offers the build to others).
+    ``attempts`` counts those that have ended, this one included. A permanent failure is never repeated. One of the
+    node is offered to the others at once (whether there are others, the index knows); a lost build is made again at
+    once, and then ever later, should it be what kills its workers.
     """
-    if kind in (FailureKind.PERMANENT, FailureKind.NODE) or attempts >= max_attempts:
+    if attempts >= MAX_ATTEMPTS[kind]:
         return None
-    if kind is FailureKind.LOST:
+    if kind is FailureKind.NODE or (kind is FailureKind.LOST and attempts <= 1):
         return 0.0
+    if kind is FailureKind.LOST:
+        return FIRST_LOST_BACKOFF_S * BACKOFF_FACTOR ** (attempts - 2)
     return FIRST_BACKOFF_S * BACKOFF_FACTOR ** (attempts - 1)
+
+
+def is_remembered(kind: FailureKind) -> bool:
+    """Whether a build that ended so answers later requests of its recipe, until it is retried: it can never build, or
+    it took down every worker that tried."""
+    return kind in (FailureKind.PERMANENT, FailureKind.LOST)
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,9 @@ class BuildRequest:
 
     ``program`` is the digest of the program's file in the store, ``profiles`` are by input position,
     ``told`` is what the builder is told (see ``compilation.Effective``), ``parts`` is what key and recipe
-    were made of, for ``farm explain``.
+    were made of, for ``farm explain``. ``tenant`` is whose share it is built from and ``flow`` the submission it came
+    with (``placement.turns``); ``expected`` is how long it should take, in seconds, ``memory`` and ``gpu_memory`` what
+    it should need, in bytes. None of these four is believed of anybody for anything but scheduling.
     """
 
     key: str
@@ -112,6 +131,11 @@ class BuildRequest:
     capability: str = ""
     priority: int = 0
     namespace: str = "main"
+    tenant: str = ""
+    flow: str = ""
+    expected: float = 0.0
+    memory: int = 0
+    gpu_memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +153,7 @@ class Build:
     failure: Failure | None = None
     engine: str | None = None
     worker: str | None = None
+    node: str | None = None
     phase: str = ""
     progress: float | None = None
     waiters: int = 0

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from farm.asks import Identity
 from farm.builds import Engine, Lease
@@ -34,12 +34,21 @@ class Miss:
     lost: Engine | None = None
 
 
+class Ends(Protocol):
+    """Where successes are recorded: the index itself, or a ledger that gathers them."""
+
+    def succeed(self, lease: Lease, engine: Engine) -> None: ...
+
+
 class EngineCache:
     """Safe to share between threads; holds no state of its own."""
 
-    def __init__(self, index: Index, store: BlobStore, namespaces: Sequence[str] = ("main",)) -> None:
+    def __init__(
+        self, index: Index, store: BlobStore, namespaces: Sequence[str] = ("main",), ends: Ends | None = None
+    ) -> None:
         self.index = index
         self.store = store
+        self.ends = ends or index
         self.namespaces = tuple(namespaces)
 
     def lookup(self, identities: Sequence[Identity]) -> list[Found | Miss]:
@@ -102,7 +111,7 @@ class EngineCache:
             namespace=request.namespace,
             serves=tuple(serves(manifest["parts"])),
         )
-        self.index.succeed(lease, engine)
+        self.ends.succeed(lease, engine)
         return engine
 
     def _store_manifest(self, manifest: Mapping[str, Any], folder: Path) -> str:

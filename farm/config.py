@@ -6,6 +6,7 @@ in lower case without ``FARM_`` (``database_url = "postgresql://…"``).
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import tomllib
@@ -17,12 +18,27 @@ from urllib.parse import quote
 
 from farm.errors import BadConfig
 
+BROKERS = ("memory:", "redis:", "rediss:", "amqp:", "amqps:")
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def login() -> str:
+    """The name of the user whose share of the fleet builds come from, unless ``tenant`` says otherwise."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 @dataclass(frozen=True)
 class Config:
-    """How this farm is set up. Sizes are bytes, times seconds. An empty URL means the embedded default."""
+    """How this farm is set up. Sizes are bytes, times seconds. An empty URL means the embedded default.
+
+    ``tenant``: whose share of the fleet builds are made from. ``poll_seconds``: how often a worker looks for builds
+    that nobody told it of; ``drain_seconds``: how long one that is to stop waits for the builds in hand;
+    ``patience_seconds``: how long a client that waits for builds bears with a database that is away; ``store_cache``:
+    what a machine keeps of a store that is not on it.
+    """
 
     home: Path = field(default_factory=lambda: Path.home() / ".farm")
     database_url: str = ""
@@ -34,17 +50,27 @@ class Config:
     toolchain: str = ""
     targets: tuple[str, ...] = ()
     namespace: str = "main"
+    tenant: str = field(default_factory=login)
     concurrency: int = 0
     build_timeout: float = 3600.0
     build_memory: int = 0
     lease_seconds: float = 15.0
     beat_seconds: float = 0.4
+    poll_seconds: float = 2.0
+    drain_seconds: float = 30.0
+    patience_seconds: float = 120.0
+    store_cache: int = 20 * 2**30
     host: str = field(default_factory=socket.gethostname)
 
     @property
     def embedded(self) -> bool:
         """Whether builds run inside this process, because no broker connects it to others."""
         return self.broker_url.startswith("memory:")
+
+    @property
+    def fleet(self) -> bool:
+        """Whether other machines may build for the same database."""
+        return not self.embedded or not self.database.startswith("sqlite")
 
     @property
     def database(self) -> str:
@@ -128,10 +154,15 @@ def _checked(config: Config) -> Config:
             "FARM_URL is set, but this version of farm cannot talk to a server",
             "unset FARM_URL and give FARM_DATABASE_URL and FARM_STORE_URL instead",
         )
-    for name in ("concurrency", "build_memory"):
+    for name in ("concurrency", "build_memory", "store_cache"):
         if getattr(config, name) < 0:
             raise BadConfig(f"FARM_{name.upper()} is negative", "leave it out for the default")
-    for name in ("build_timeout", "lease_seconds", "beat_seconds"):
+    if not config.broker_url.startswith(BROKERS):
+        raise BadConfig(
+            f"FARM_BROKER_URL is '{config.broker_url.rpartition('@')[2]}', which names no broker that farm knows",
+            "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this process",
+        )
+    for name in ("build_timeout", "lease_seconds", "beat_seconds", "poll_seconds", "patience_seconds"):
         if not getattr(config, name) > 0:
             raise BadConfig(f"FARM_{name.upper()} must be more than 0 seconds")
     if config.beat_seconds * 3 > config.lease_seconds:

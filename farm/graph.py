@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -185,12 +186,23 @@ _LIFTED = encode("lifted")
 _MARK = len(b"y32:")
 
 
+def _meta_value(dtype: str, dims: tuple[int | str, ...], device: int, layout: str) -> list[Any]:
+    """What a value is, as it is digested; ``device`` is negative for a symbolic number."""
+    return ["scalar", dtype, list(dims)] if device < 0 else ["tensor", dtype, list(dims), device, layout]
+
+
+@lru_cache(maxsize=8192)
+def _meta_bytes(dtype: str, dims: tuple[int | str, ...], device: int, layout: str) -> bytes:
+    return encode(_meta_value(dtype, dims, device, layout))
+
+
 class _Canonicaliser:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.numbering = Numbering()
         self.devices: dict[str, int] = {}
         self.lifted: dict[int, int] = {}
+        self._dims: dict[int, tuple[Expr, int | str]] = {}
         self.digest_of: dict[int, bytes] = {}
         self.order: list[int] = []
         self.written: list[int] = []
@@ -226,7 +238,7 @@ class _Canonicaliser:
     def _input(self, one: Input) -> Any:
         if one.meta is None:
             return ["constant", one.constant]
-        return ["value", self._meta(one.meta)]
+        return ["value", _meta_value(*self._meta_parts(one.meta))]
 
     def _output(self, one: Output, memory: Versions | None) -> Any:
         target = None if one.target is None else self._digest(one.target, memory)
@@ -302,24 +314,21 @@ class _Canonicaliser:
         return _list(_LIFTED + encode(self.lifted.setdefault(tensor, len(self.lifted))))
 
     def _meta_code(self, meta: Meta) -> bytes:
-        meta.code = encode(self._meta(meta))
+        meta.code = _meta_bytes(*self._meta_parts(meta))
         return meta.code
 
-    def _meta(self, meta: Meta) -> Any:
-        dims = [self._dim(dim) for dim in meta.dims]
-        if meta.scalar:
-            return ["scalar", meta.dtype, dims]
-        device = self.devices.setdefault(meta.device, len(self.devices))
-        return ["tensor", meta.dtype, dims, device, meta.layout]
+    def _meta_parts(self, meta: Meta) -> tuple[str, tuple[int | str, ...], int, str]:
+        dims = tuple([dim if type(dim) is int else self._dim(dim) for dim in meta.dims])
+        device = -1 if meta.scalar else self.devices.setdefault(meta.device, len(self.devices))
+        return meta.dtype, dims, device, meta.layout
 
     def _dim(self, dim: Expr) -> int | str:
-        if type(dim) is int:
-            return dim
-        known = self.numbering.names.get(dim.name) if isinstance(dim, Sym) else None
-        if known is not None:
-            return known
-        canonical = self.numbering.canonical(dim)
-        return canonical if type(canonical) is int else text(canonical)
+        found = self._dims.get(id(dim))
+        if found is None:
+            canonical = self.numbering.canonical(dim)
+            shown = canonical if type(canonical) is int else text(canonical)
+            found = self._dims[id(dim)] = (dim, shown)
+        return found[1]
 
     def _range(self, name: str) -> Range:
         return self.graph.ranges.get(name, (None, None))

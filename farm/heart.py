@@ -1,45 +1,41 @@
-"""The heartbeat of one lease: it keeps the lease alive, and carries what the build says while it builds."""
+"""Heartbeats: one thread keeps all of a worker's leases alive, and carries what their builds say while they build."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from farm.builders import Cancelled, Watch
 from farm.builds import Lease
 from farm.errors import LeaseLost, Unavailable
-from farm.index import Index
+from farm.index import Beat, Index, Sign
 from farm.logging import get_logger
 
 log = get_logger(__name__)
 
+DEAF_LEASES = 3
+SHARE_OF_TTL = 0.25
+"""A lease is extended at the latest when so much of it has gone by."""
+
 
 class Heart:
-    """Beats for one lease from a thread of its own, and carries what the build says: phase, progress, log.
-
-    The building thread never touches the database while it builds. When the lease is lost, or the build is no
-    longer wanted, or the worker stops, ``cancelled`` turns true and the builder kills its child.
+    """One lease's. The building thread never touches the database while it builds. When the lease is lost, or the
+    build is no longer wanted, or its worker hands it back, ``cancelled`` turns true and the builder kills its child.
     """
 
-    def __init__(self, index: Index, lease: Lease, ttl: float, every: float, stopping: threading.Event) -> None:
-        self._index, self._lease, self._ttl, self._every = index, lease, ttl, every
-        self._stopping = stopping
+    def __init__(self, index: Index, lease: Lease, ttl: float, stopping: threading.Event) -> None:
+        self.lease = lease
+        self.unwanted = False
+        self.lost = False
+        self._index, self._ttl, self._stopping = index, ttl, stopping
         self._phase: tuple[str, float | None] = ("start", None)
         self._text: list[str] = []
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        self._said: tuple[str, float | None] = self._phase
         self._good_until = time.monotonic() + ttl
-        self._thread = threading.Thread(target=self._beat, name=f"beat-{lease.build.id}", daemon=True)
-        self.unwanted = False
-        self.lost = False
-
-    def __enter__(self) -> Heart:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._done.set()
-        self._thread.join()
+        self._extended = time.monotonic()
 
     def watch(self) -> Watch:
         return Watch(report=self._report, log=self._write, cancelled=self.cancelled)
@@ -50,16 +46,47 @@ class Heart:
     def check(self) -> None:
         """Raise before a commit that could not hold: ``LeaseLost`` or ``Cancelled``."""
         if self.lost:
-            raise LeaseLost(f"the lease on build {self._lease.build.id} was lost")
+            raise LeaseLost(f"the lease on build {self.lease.build.id} was lost")
         if self.unwanted:
             raise Cancelled("cancelled")
 
     def flush(self) -> None:
         """Write out the log so far. ``LeaseLost`` when somebody else has the build."""
-        with self._lock:
-            text, self._text = "".join(self._text), []
+        text = self._take_text()
         if text:
-            self._index.append_log(self._lease, text)
+            self._index.append_log(self.lease, text)
+
+    # -- for the thread that beats -----------------------------------------------------------------------------
+
+    def wants_to_speak(self, now: float, every: float) -> bool:
+        """Whether its next beat should be written: it has news, or the lease needs it."""
+        if now - self._extended >= self._ttl * SHARE_OF_TTL:
+            return True
+        return now - self._extended >= every and (bool(self._text) or self._phase != self._said)
+
+    def beat(self) -> Beat:
+        """What to write now."""
+        self._said = self._phase
+        return Beat(self.lease, *self._said, log=self._take_text())
+
+    def unsaid(self, beat: Beat) -> None:
+        """The beat did not reach the database: its text waits for the next."""
+        with self._lock:
+            self._text.insert(0, beat.log)
+
+    def hear(self, sign: Sign, written: bool) -> None:
+        self.unwanted = self.unwanted or sign is Sign.UNWANTED
+        self.lost = self.lost or sign is Sign.LOST
+        if written:
+            self._extended = time.monotonic()
+            self._good_until = self._extended + self._ttl
+
+    def deaf(self) -> None:
+        """Nobody answers. While the database is away nobody else can take the build either: it goes on for a while
+        after the lease is over, and whether it still held is found out when the database is back."""
+        self.lost = self.lost or time.monotonic() > self._good_until + DEAF_LEASES * self._ttl
+
+    # -- for the building thread -------------------------------------------------------------------------------
 
     def _report(self, phase: str, progress: float | None) -> None:
         self._phase = (phase, progress)
@@ -68,18 +95,83 @@ class Heart:
         with self._lock:
             self._text.append(text if text.endswith("\n") else text + "\n")
 
-    def _beat(self) -> None:
-        while not self._done.wait(self._every):
+    def _take_text(self) -> str:
+        with self._lock:
+            text, self._text = "".join(self._text), []
+        return text
+
+
+class Hearts:
+    """All hearts of one worker. Every ``look`` seconds they hear whether their builds are still wanted; what has news
+    is written at most every ``every`` seconds, all of it in one transaction.
+
+    ``tick`` is called about as often as ``look``, from the same thread; it may raise ``Unavailable``.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        ttl: float,
+        look: float,
+        every: float,
+        tick: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._index, self._ttl, self._look, self._every, self._tick = index, ttl, look, every, tick
+        self._held: dict[tuple[str, int], Heart] = {}
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="farm-heart", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextmanager
+    def hold(self, lease: Lease, stopping: threading.Event) -> Iterator[Heart]:
+        """Keep ``lease`` alive until this ends."""
+        heart = Heart(self._index, lease, self._ttl, stopping)
+        key = (lease.build.id, lease.token)
+        with self._lock:
+            self._held[key] = heart
+        try:
+            yield heart
+        finally:
+            with self._lock:
+                self._held.pop(key, None)
+
+    def _run(self) -> None:
+        while not self._done.wait(self._look):
+            with self._lock:
+                held = [heart for heart in self._held.values() if not heart.lost]
             try:
-                self.flush()
-                self.unwanted = self._index.beat(self._lease, self._ttl, *self._phase) or self.unwanted
-                self._good_until = time.monotonic() + self._ttl
-            except LeaseLost:
-                self.lost = True
-                return
+                self._listen(held)
+                self._tick()
             except Unavailable as error:
-                # The lease may live on in a database that cannot be reached; nobody can tell once it has expired.
-                log.warning("no heartbeat", build=self._lease.build.id, reason=error.message)
-                if time.monotonic() > self._good_until:
-                    self.lost = True
-                    return
+                log.warning("no heartbeat", held=len(held), reason=error.message)
+                for heart in held:
+                    heart.deaf()
+
+    def _listen(self, held: Sequence[Heart]) -> None:
+        now = time.monotonic()
+        speaking = [heart for heart in held if heart.wants_to_speak(now, self._every)]
+        silent = [heart for heart in held if heart not in speaking]
+        if speaking:
+            self._speak(speaking)
+        if silent:
+            for heart, sign in zip(silent, self._index.signs([heart.lease for heart in silent]), strict=True):
+                heart.hear(sign, written=False)
+
+    def _speak(self, hearts: Sequence[Heart]) -> None:
+        beats = [heart.beat() for heart in hearts]
+        try:
+            signs = self._index.beat(beats, self._ttl)
+        except Unavailable:
+            for heart, beat in zip(hearts, beats, strict=True):
+                heart.unsaid(beat)
+            raise
+        for heart, sign in zip(hearts, signs, strict=True):
+            heart.hear(sign, written=True)

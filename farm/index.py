@@ -51,6 +51,14 @@ class WantedPortable:
     portable: bool = False
 
 
+NO_LIMIT = 2**62
+
+FRESH_SECONDS = 30.0
+"""A worker that was not heard of for so long is not counted upon."""
+FORGET_SECONDS = 3600.0
+"""A worker that was not heard of for so long is no longer listed."""
+
+
 class Claimed(StrEnum):
     """What became of a request for a build."""
 
@@ -168,6 +176,60 @@ class Worker:
     capabilities: tuple[str, ...]
     detail: Mapping[str, Any] = field(default_factory=dict)
     seen: float = 0.0
+    fresh: bool = True
+    """Whether it was heard of lately (``FRESH_SECONDS``), by the database's clock."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a worker has to give as it asks for work: queues that it serves, and bytes of memory. ``memory`` is what
+    builds may take there when nothing else runs, ``free`` what they may take now; ``gpu_memory`` is its GPU's."""
+
+    worker: str
+    node: str
+    capabilities: tuple[str, ...]
+    memory: int = NO_LIMIT
+    free: int = NO_LIMIT
+    gpu_memory: int = NO_LIMIT
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One lease's heartbeat: how far its build is, and what it has logged since the last."""
+
+    lease: Lease
+    phase: str = ""
+    progress: float | None = None
+    log: str = ""
+
+
+class Sign(StrEnum):
+    """What the holder of a lease hears when it beats."""
+
+    HELD = "held"
+    UNWANTED = "unwanted"
+    """Nobody wants the build any more; it is still the holder's to end."""
+    LOST = "lost"
+    """Another may have it; nothing of it may be written any more."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is known of earlier builds: mean seconds by (capability, graph), and by capability."""
+
+    of_graph: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    of_capability: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeHealth:
+    """Failures in a row for which the node itself was to blame, as builds that failed there and succeeded elsewhere
+    showed; and, while it is set aside, until when."""
+
+    name: str
+    failures: int
+    aside_until: float | None = None
+    why: str = ""
 
 
 class Index(Protocol):
@@ -262,21 +324,31 @@ class Index(Protocol):
 
     # -- builds: making --------------------------------------------------------------------------------------
     def register(self, worker: Worker) -> None:
-        """Add or refresh a worker's row."""
+        """Add or refresh a worker's row, which says that it is there. To be repeated every few seconds."""
         ...
 
     def unregister(self, worker: str) -> None: ...
 
     def workers(self) -> list[Worker]: ...
 
-    def lease(self, worker: str, capabilities: Collection[str], ttl: float) -> Lease | None:
-        """The best eligible build (due, not held) for one of ``capabilities``: highest priority, then oldest.
-        It is running now, under a new token, until ``ttl`` seconds have passed without a beat. Never the same
-        build to two callers."""
+    def lease(self, offer: Offer, ttl: float, count: int = 1) -> list[Lease]:
+        """The best eligible builds for ``offer``, at most ``count``, in their order: due, not held, of a queue that it
+        serves, small enough for its memory, and never yet failed on its node for the node's sake. Best is the highest
+        priority, then the earliest turn (``placement.turns``), then the oldest.
+
+        They are running now, each under a new token, until ``ttl`` seconds have passed without a beat. Never the same
+        build to two callers. A build that does not fit what is free now is passed over, unless nothing runs here or
+        it has waited for long: large builds must not starve. Nothing is leased to a node that is set aside.
+        """
         ...
 
-    def beat(self, lease: Lease, ttl: float, phase: str, progress: float | None) -> bool:
-        """Extend the lease and say how far it is. True when the build was cancelled meanwhile. ``LeaseLost``."""
+    def beat(self, beats: Sequence[Beat], ttl: float) -> list[Sign]:
+        """Extend the leases, say how far their builds are and add to their logs, in one transaction; what became of
+        each. A lease that has run out, but was neither reaped nor issued anew, still holds."""
+        ...
+
+    def signs(self, leases: Sequence[Lease]) -> list[Sign]:
+        """What ``beat`` would answer, without writing anything."""
         ...
 
     def append_log(self, lease: Lease, text: str) -> None:
@@ -287,8 +359,17 @@ class Index(Protocol):
         """The engine's row and the build's success, in one transaction; the blob is already stored. ``LeaseLost``."""
         ...
 
+    def succeed_all(self, ends: Sequence[tuple[Lease, Engine]]) -> list[bool]:
+        """``succeed`` for several builds in one transaction; whether each lease still held. Of those that did not,
+        nothing was written."""
+        ...
+
     def fail(self, lease: Lease, failure: Failure, retry_in: float | None) -> Build:
-        """End the attempt: queued again, due in ``retry_in`` seconds, or failed for good. ``LeaseLost``."""
+        """End the attempt: queued again, due in ``retry_in`` seconds, or failed for good. ``LeaseLost``.
+
+        After a failure of the node (kind ``node``) the build is never offered to that node again, and has failed for
+        good when no other node that is there now could take it.
+        """
         ...
 
     def end_cancelled(self, lease: Lease) -> None:
@@ -301,11 +382,34 @@ class Index(Protocol):
 
     def reap(self, gone: Collection[str] = ()) -> list[Build]:
         """End every attempt whose lease has expired, or is held by a worker of ``gone``: queued again, failed
-        when its attempts are used up (kind ``lost``), or cancelled when that was asked. Safe anywhere, any time."""
+        when its attempts are used up (kind ``lost``), or cancelled when that was asked. Forgets the workers of ``gone``
+        and those not heard of for ``FORGET_SECONDS``. Safe anywhere, any time."""
         ...
 
     def waiting(self) -> dict[str, int]:
         """How many builds are queued and due, by capability."""
+        ...
+
+    def wakes(self, interval: float) -> dict[str, int]:
+        """How many wake-ups each queue should get now: for builds that wait there while workers that serve it have
+        nothing to do. A queue is answered to one caller only within ``interval`` seconds, whoever asks."""
+        ...
+
+    def past(self, wanted: Collection[tuple[str, str]]) -> Past:
+        """How long builds took lately, for each (capability, graph) of ``wanted``."""
+        ...
+
+    def tried(self, build: str) -> dict[str, str]:
+        """The nodes on which attempts at a build failed for reasons that may have been theirs, and the failure's
+        kind (``node``: it is never offered to that one again; ``lost``)."""
+        ...
+
+    def health(self) -> list[NodeHealth]:
+        """The nodes that have failures to their name."""
+        ...
+
+    def trust_node(self, name: str) -> bool:
+        """Forget a node's failures, so that it is offered builds again; False when it had none."""
         ...
 
     # -- programs ----------------------------------------------------------------------------------------------

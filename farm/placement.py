@@ -1,8 +1,9 @@
-"""Placement: which queue a build goes to, and what a toolchain can build at all. Pure."""
+"""Placement: which queue a build goes to and its turn there, what it needs, and who can take it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from farm.targets import Target, capability_name
@@ -48,7 +49,125 @@ def unsupported(toolchain: Toolchain, target: Target) -> str:
     return f"TensorRT-RTX does not build for {', '.join(beyond)} (it does for {known})"
 
 
+# -- what a build needs ----------------------------------------------------------------------------------------
+
+
 def expected_peak(weight_bytes: int) -> int:
     """Bytes of memory that a build may take: 400 MB and three times the weights bound every peak measured
     (reference/tensorrt.md, Scale)."""
     return 400_000_000 + 3 * weight_bytes
+
+
+def memory_needed(weight_bytes: int, settings: Mapping[str, Any]) -> int:
+    """Bytes of main memory to admit a build by: what the user budgets for it (``cpu_memory_budget``, bytes), else the
+    expected peak."""
+    return int(settings.get("cpu_memory_budget") or expected_peak(weight_bytes))
+
+
+def gpu_memory_needed(toolchain: Toolchain, weight_bytes: int, settings: Mapping[str, Any]) -> int:
+    """Bytes of GPU memory to admit a build by: the weights, and the workspace that its settings allow
+    (``workspace_size``; 0 leaves that to the builder). None where no GPU is used."""
+    if not toolchain.device_bound:
+        return 0
+    return weight_bytes + int(settings.get("workspace_size") or 0)
+
+
+# -- turns -----------------------------------------------------------------------------------------------------
+
+UNKNOWN_SECONDS = 30.0
+"""What a build is expected to take of which nothing is known. Only the ratio to others matters."""
+LEAST_SECONDS = 0.01
+
+
+def turns(start: float, expected: Sequence[float], flows: int = 1) -> list[float]:
+    """The places in the queue of one submission's builds, in the order given.
+
+    Start-time fair queueing. ``start`` is the earliest turn that now waits in the queue: a new submission begins
+    beside whoever is next, however many builds others have queued before. Its builds are as far apart as they are
+    expected to take (``expected``, seconds), so that submissions that wait at once get equal shares of the workers'
+    time; the longest come first, which ends a submission soonest on several workers. ``flows`` is how many
+    submissions of the same tenant wait, this one included: they share their tenant's share, so that ten thousand
+    builds asked for one by one get no further than a sweep of ten thousand.
+    """
+    costs = [max(LEAST_SECONDS, seconds or UNKNOWN_SECONDS) for seconds in expected]
+    order = sorted(range(len(costs)), key=lambda n: (-costs[n], n))
+    places = [0.0] * len(costs)
+    turn = start + (flows - 1) * max(costs, default=0.0)
+    for n in order:
+        places[n] = turn
+        turn += costs[n] * flows
+    return places
+
+
+def expected_seconds(
+    of_graph: Mapping[tuple[str, str], float], of_capability: Mapping[str, float], capability: str, graph: str
+) -> float:
+    """What a build should take, in seconds: as the same graph's took, else as the queue's took, else a guess."""
+    return of_graph.get((capability, graph)) or of_capability.get(capability) or UNKNOWN_SECONDS
+
+
+# -- who can take it -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A worker as placement sees it. ``slots`` are builds at once, ``busy`` those that it has; ``aside`` says until
+    when (words) its node is set aside, and is empty when it is not; ``fresh``: it was heard of lately."""
+
+    worker: str
+    node: str
+    capabilities: tuple[str, ...]
+    slots: int = 1
+    busy: int = 0
+    memory: int = 0
+    gpu_memory: int = 0
+    fresh: bool = True
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A build as placement sees it: its queue, bytes, and the nodes that it must not be offered to again."""
+
+    capability: str
+    memory: int = 0
+    gpu_memory: int = 0
+    failed_on: Mapping[str, str] | frozenset[str] = frozenset()
+
+
+def why_not(needs: Needs, seat: Seat) -> str:
+    """Why this worker can never take the build, in a few words; empty when it can, if not at once."""
+    if not seat.fresh:
+        return "has not been heard of lately"
+    if needs.capability not in seat.capabilities:
+        return f"does not build {needs.capability}"
+    if seat.node in needs.failed_on:
+        return "failed at it before"
+    if seat.aside:
+        return f"is set aside until {seat.aside}"
+    if seat.memory and needs.memory > seat.memory:
+        return f"has {_gigabytes(seat.memory)} of memory for builds, and this one needs {_gigabytes(needs.memory)}"
+    if seat.gpu_memory and needs.gpu_memory > seat.gpu_memory:
+        return f"has {_gigabytes(seat.gpu_memory)} of GPU memory, and this one needs {_gigabytes(needs.gpu_memory)}"
+    return ""
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def wake_counts(waiting: Mapping[str, int], seats: Iterable[Seat]) -> dict[str, int]:
+    """How many wake-ups to send to each queue: for no more builds than wait, and no more than workers that serve it
+    have hands free; a worker's free hands are counted in every queue that it serves."""
+    free: dict[str, int] = {}
+    for seat in seats:
+        if seat.fresh and not seat.aside:
+            for capability in seat.capabilities:
+                free[capability] = free.get(capability, 0) + max(0, seat.slots - seat.busy)
+    counts = {name: min(count, free.get(name, 0)) for name, count in waiting.items()}
+    return {name: count for name, count in counts.items() if count > 0}
+
+
+def elsewhere(needs: Needs, seats: Collection[Seat]) -> bool:
+    """Whether any worker that is there could take the build."""
+    return any(not why_not(needs, seat) for seat in seats)

@@ -9,20 +9,24 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from farm.asks import Answer, Ask, EngineRef, Identity, Outcome
-from farm.builds import Build, BuildRequest, BuildState, Engine
+from farm.builds import Build, BuildRequest, BuildState, Engine, FailureKind
 from farm.cache import EngineCache, Miss, key_parts
-from farm.errors import BadInput, NoSuchThing
+from farm.errors import BadInput, NoSuchThing, Unavailable
 from farm.explain import Comparison, compare, nearest
 from farm.identify import Identifier
-from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted
+from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted, Worker
 from farm.outlines import load_outline, outline_of, program_reasons, save_outline
+from farm.placement import Needs, Seat, expected_seconds, gpu_memory_needed, memory_needed, why_not
+from farm.repair import Repair
 from farm.store import BlobStore
+from farm.toolchains import exact_toolchain
 
 if TYPE_CHECKING:
     from farm.config import Config
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL_SECONDS = 0.05
-REPAIR_SECONDS = 1.0
+AWAY_SECONDS = 1.0
 
 
 class Dispatch(Protocol):
@@ -40,8 +44,8 @@ class Dispatch(Protocol):
     builds; ``stop`` ends that, handing back what is unfinished, and returns when no child runs any more.
     """
 
-    def wake(self, waiting: dict[str, int]) -> None:
-        """Tell workers of each capability that so many builds wait."""
+    def wake(self, counts: Mapping[str, int]) -> None:
+        """Send so many wake-ups to the workers of each queue (``Index.wakes``)."""
         ...
 
     def start(self) -> None: ...
@@ -77,10 +81,10 @@ class Farm:
         self.identifier = identifier
         self.cache = EngineCache(index, store, (config.namespace,))
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-        self._gone_workers = gone_workers
+        self._repair = Repair(index, dispatch.wake, gone_workers)
+        self._submissions = 0
         self._stored: dict[Path, str] = {}
         self._outlined: dict[Path, str] = {}
-        self._repaired = 0.0
         self._told: set[str] = set()
         self.notify: Callable[[str], None] = lambda text: None
         """Takes a line for whoever watches, such as why a build cannot start."""
@@ -187,12 +191,27 @@ class Farm:
         """Queue or join a build for each. Programs first: a build must never wait for bytes that are not there."""
         if not answers:
             return []
-        requests = [self._request(answer.identity) for answer in answers]
+        self._submissions += 1
+        requests = self._requests([answer.identity for answer in answers])
         claims = self.index.claim_or_join(requests, "" if keep else self.waiter, force=force)
-        self.dispatch.wake(self.index.waiting())
+        self.dispatch.wake(self.index.wakes(0.0))
         return [self._claimed(answer, claim) for answer, claim in zip(answers, claims, strict=True)]
 
+    def _requests(self, identities: Sequence[Identity]) -> list[BuildRequest]:
+        """What is to be built, with what is known of how long it takes and what it needs."""
+        past = self.index.past({(item.capability, item.graph) for item in identities})
+        flow = f"{self.waiter}:{self._submissions}"
+        return [
+            replace(
+                self._request(item),
+                flow=flow,
+                expected=expected_seconds(past.of_graph, past.of_capability, item.capability, item.graph),
+            )
+            for item in identities
+        ]
+
     def _request(self, identity: Identity) -> BuildRequest:
+        weights = self.identifier.program(identity.model, identity.custom_ops).weights.size
         return BuildRequest(
             key=identity.key,
             recipe=identity.recipe,
@@ -210,6 +229,9 @@ class Farm:
             capability=identity.capability,
             priority=identity.priority,
             namespace=self.config.namespace,
+            tenant=self.config.tenant,
+            memory=memory_needed(weights, identity.given),
+            gpu_memory=gpu_memory_needed(exact_toolchain(identity.toolchain), weights, identity.told),
         )
 
     def _parts_with_outline(self, identity: Identity) -> KeyParts:
@@ -276,10 +298,8 @@ class Farm:
             self.dispatch.start()
         deadline = None if timeout is None else time.monotonic() + timeout
         while pending:
-            self.repair()
-            builds = self.index.builds(ids=pending, limit=len(pending))
+            builds = self._patiently(lambda: self._look(pending))
             on_change(builds + list(ended.values()))
-            self._tell_stuck(builds)
             for build in builds:
                 if not build.state.active:
                     ended[build.id] = build
@@ -288,7 +308,41 @@ class Farm:
                 break
             if pending:
                 time.sleep(POLL_SECONDS)
-        return self._last_answers(answers, ended)
+        return self._patiently(lambda: self._last_answers(answers, ended))
+
+    def _look(self, pending: Collection[str]) -> list[Build]:
+        self.repair()
+        builds = self.index.builds(ids=pending, limit=len(pending))
+        self._tell_stuck(builds)
+        return builds
+
+    def _patiently(self, look: Callable[[], T]) -> T:
+        """Look, bearing with a database that is away for a while: the builds go on without it."""
+        deadline = time.monotonic() + self.config.patience_seconds
+        while True:
+            try:
+                return look()
+            except Unavailable as error:
+                if not self.config.fleet or time.monotonic() > deadline:
+                    raise
+                self.notify(f"{error.message}; still waiting")
+                time.sleep(AWAY_SECONDS)
+
+    # -- who can take what -------------------------------------------------------------------------------------
+
+    def seats(self) -> list[Seat]:
+        """The workers that are listed, as placement sees them."""
+        running = Counter(build.worker for build in self.index.builds(states=(BuildState.RUNNING,), limit=100_000))
+        aside = {item.name: item.aside_until for item in self.index.health() if item.aside_until}
+        return [seat_of(worker, running[worker.id], aside.get(worker.host)) for worker in self.index.workers()]
+
+    def why_waiting(self, build: Build) -> list[tuple[Seat, str]]:
+        """Each worker that is there, and why it cannot take the build (empty: it can, when its turn comes)."""
+        return [(seat, why_not(self._needs(build), seat)) for seat in self.seats()]
+
+    def _needs(self, build: Build) -> Needs:
+        failed = frozenset(node for node, kind in self.index.tried(build.id).items() if kind == FailureKind.NODE)
+        return Needs(build.request.capability, build.request.memory, build.request.gpu_memory, failed)
 
     def _tell_stuck(self, builds: Sequence[Build]) -> None:
         """Say, once a queue, that nobody who is there now can make what waits in it."""
@@ -297,13 +351,11 @@ class Farm:
         if not fresh:
             return
         self._told |= fresh
-        served = {name for worker in self.index.workers() for name in worker.capabilities}
-        for capability in sorted(fresh - served):
-            request = queued[capability].request
-            self.notify(
-                f"{request.model} for {request.target} waits: no process is here that builds {request.toolchain} "
-                "('farm nodes' lists them, 'farm doctor' says what this machine can build)"
-            )
+        for capability in sorted(fresh):
+            build = queued[capability]
+            reasons = self.why_waiting(build)
+            if all(reason for _, reason in reasons):
+                self.notify(f"{build.request.model} for {build.request.target} waits: {stuck(build, reasons)}")
 
     def _last_answers(self, answers: Sequence[Answer], ended: dict[str, Build]) -> list[Answer]:
         made = {b.request.recipe: b.request.key for b in ended.values() if b.state is BuildState.SUCCEEDED}
@@ -335,12 +387,7 @@ class Farm:
 
     def repair(self) -> None:
         """Queue again what vanished workers held, and wake workers for whatever waits. At most once a second."""
-        now = time.monotonic()
-        if now - self._repaired < REPAIR_SECONDS:
-            return
-        self._repaired = now
-        self.index.reap(self._gone_workers())
-        self.dispatch.wake(self.index.waiting())
+        self._repair.tick()
 
     # -- explaining --------------------------------------------------------------------------------------------
 
@@ -383,7 +430,7 @@ class Farm:
         """Build again what failed or was cancelled, its remembered failure forgotten. Withdrawn by ``abandon``
         unless it is to be kept."""
         build = self.index.retry(self.find_build(prefix).id, "" if keep else self.waiter)
-        self.dispatch.wake(self.index.waiting())
+        self.dispatch.wake(self.index.wakes(0.0))
         return build
 
     def follow_log(self, build: str) -> Iterator[str]:
@@ -397,6 +444,35 @@ class Farm:
             if not state.active:
                 return
             time.sleep(0.2)
+
+
+def seat_of(worker: Worker, busy: int, aside_until: float | None) -> Seat:
+    """A listed worker as placement sees it."""
+    aside = time.strftime("%H:%M:%S", time.localtime(aside_until)) if aside_until else ""
+    return Seat(
+        worker=worker.id,
+        node=worker.host,
+        capabilities=worker.capabilities,
+        slots=int(worker.detail.get("slots", 1)),
+        busy=busy,
+        memory=int(worker.detail.get("build_memory", 0)),
+        gpu_memory=int(worker.detail.get("gpu_memory", 0)),
+        fresh=worker.fresh,
+        aside=aside,
+    )
+
+
+def stuck(build: Build, reasons: Sequence[tuple[Seat, str]]) -> str:
+    """Why nobody who is there can take a build, in one line."""
+    able = [(seat, reason) for seat, reason in reasons if build.request.capability in seat.capabilities and seat.fresh]
+    if not able:
+        return (
+            f"no process is here that builds {build.request.toolchain} for it "
+            "('farm nodes' lists them, 'farm doctor' says what this machine can build)"
+        )
+    seat, reason = able[0]
+    others = f", nor can {len(able) - 1} others" if len(able) > 1 else ""
+    return f"{seat.node} {reason}{others} ('farm show {build.id}' says more)"
 
 
 def hit_answer(identity: Identity, found: Found) -> Answer:

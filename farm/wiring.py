@@ -6,6 +6,7 @@ torch or TensorRT.
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -19,10 +20,15 @@ from farm.service import Dispatch, Farm
 from farm.store import BlobStore
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Mapping
 
+    from farm.crew import Crew
+    from farm.dispatch import BrokerDispatch, Station
     from farm.toolchains import Toolchain
     from farm.worker import BuildWorker
+
+SAY_SECONDS = 2.0
+"""How often a fleet's worker writes down how far its builds are: a thousand of them share one database."""
 
 
 def open_farm(config: Config | None = None) -> Farm:
@@ -76,37 +82,77 @@ def open_store(config: Config) -> BlobStore:
 
 
 def open_dispatch(config: Config, index: Index, store: BlobStore) -> Dispatch:
-    if not config.embedded:
-        raise BadConfig(f"FARM_BROKER_URL is '{config.broker_url}'; this version builds in process", "write memory://")
-    return LazyDispatch(config, index, store)
+    """How this process's builds reach workers: by itself, or over the broker."""
+    if config.embedded:
+        return LazyDispatch(lambda: _embedded(config, index, store))
+    return LazyBroker(config.broker_url)
+
+
+def _embedded(config: Config, index: Index, store: BlobStore) -> Dispatch:
+    from farm.dispatch import EmbeddedDispatch
+
+    return EmbeddedDispatch(lambda: open_crew(config, index, store), lambda: index.reap(gone_workers(index)))
 
 
 class LazyDispatch:
     """The in-process Celery, imported by the first ``start``: a hit must not pay for it."""
 
-    def __init__(self, config: Config, index: Index, store: BlobStore) -> None:
-        self._config, self._index, self._store = config, index, store
+    def __init__(self, make: Callable[[], Dispatch]) -> None:
+        self._make = make
         self._real: Dispatch | None = None
 
-    def wake(self, waiting: dict[str, int]) -> None:
+    def wake(self, counts: Mapping[str, int]) -> None:
         if self._real is not None:
-            self._real.wake(waiting)
+            self._real.wake(counts)
 
     def start(self) -> None:
         if self._real is None:
-            from farm.embedded import EmbeddedDispatch
-
-            self._real = EmbeddedDispatch(
-                lambda: open_worker(self._config, self._index, self._store),
-                lambda: self._index.reap(gone_workers(self._index)),
-                self._config.workers,
-            )
+            self._real = self._make()
         self._real.start()
-        self._real.wake(self._index.waiting())
 
     def stop(self) -> None:
         if self._real is not None:
             self._real.stop()
+
+
+class LazyBroker:
+    """A fleet's Celery, imported by the first wake-up that is to be sent: a hit must not pay for it either."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._real: BrokerDispatch | None = None
+
+    def wake(self, counts: Mapping[str, int]) -> None:
+        if counts:
+            self.real().wake(counts)
+
+    def real(self) -> BrokerDispatch:
+        if self._real is None:
+            from farm.dispatch import BrokerDispatch
+
+            self._real = BrokerDispatch(self._url)
+        return self._real
+
+    def start(self) -> None:
+        """Others build."""
+
+    def stop(self) -> None:
+        if self._real is not None:
+            self._real.stop()
+
+
+def open_station(config: Config, index: Index, store: BlobStore) -> Station:
+    """What ``farm worker`` runs: hands, and the Celery worker that wakes them."""
+    from farm.dispatch import Station
+
+    broker = f"memory://{uuid.uuid4().hex}" if config.embedded else config.broker_url
+    return Station(broker, open_crew(config, index, store), lambda: index.reap(gone_workers(index)))
+
+
+def open_crew(config: Config, index: Index, store: BlobStore) -> Crew:
+    from farm.crew import Crew
+
+    return Crew(open_worker(config, index, store), config.workers, config.poll_seconds if config.fleet else 0.5)
 
 
 def open_identifier(config: Config) -> Identifier:
@@ -133,6 +179,7 @@ def open_worker(config: Config, index: Index, store: BlobStore) -> BuildWorker:
     from farm.builders.tensorrt import TensorRTBuilder
     from farm.cache import EngineCache
     from farm.forms import Forms
+    from farm.ledger import Ledger
     from farm.placement import served
     from farm.worker import BuildWorker, Workshop
 
@@ -144,7 +191,7 @@ def open_worker(config: Config, index: Index, store: BlobStore) -> BuildWorker:
     return BuildWorker(
         Workshop(
             index=index,
-            cache=EngineCache(index, store, (config.namespace,)),
+            cache=EngineCache(index, store, (config.namespace,), Ledger(index)),
             forms=Forms(index, store, config.scratch, builder, limits),
             builder=builder,
             identifier=open_identifier(config),
@@ -154,6 +201,8 @@ def open_worker(config: Config, index: Index, store: BlobStore) -> BuildWorker:
             limits=limits,
             lease_seconds=config.lease_seconds,
             beat_seconds=config.beat_seconds,
+            say_seconds=max(config.beat_seconds, SAY_SECONDS) if config.fleet else config.beat_seconds,
+            slots=config.workers,
         )
     )
 

@@ -1,7 +1,7 @@
-"""A worker: leases the best eligible build, makes it in a child under a heartbeat, commits it.
+"""A worker: leases the best eligible builds, makes each in a child under a heartbeat, commits it.
 
-Whoever delivers the wake-up (Celery, a test, a loop) calls ``run_one``; how the wake-up came does not matter.
-A worker that dies leaves nothing but a lease that runs out; its children die with it.
+Whoever delivers the wake-up and gives the threads (``crew``) calls ``lease`` and ``make``; how the wake-up came does
+not matter. A worker that dies leaves nothing but leases that run out; its children die with it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from farm.admission import Admission
-from farm.builders import AttemptFailed, Builder, Cancelled, Job, Limits, Product
+from farm.builders import AttemptFailed, Builder, Cancelled, Form, Job, Limits, Product
 from farm.builds import BuildRequest, Failure, FailureKind, Lease, decide_retry
 from farm.cache import EngineCache
 from farm.errors import BadInput, CorruptBlob, FarmError, LeaseLost, Unavailable
 from farm.forms import Forms
-from farm.heart import Heart
+from farm.heart import Heart, Hearts
 from farm.hosts.processes import vantage
 from farm.identify import Identifier
-from farm.index import Index, Worker
+from farm.index import FRESH_SECONDS, NO_LIMIT, Index, Offer, Worker
 from farm.keys import Keyed
 from farm.logging import get_logger
 from farm.placement import expected_peak
@@ -40,10 +40,14 @@ from farm.version import __version__
 
 log = get_logger(__name__)
 
+SHOW_SECONDS = FRESH_SECONDS / 4
+COMMIT_PAUSE_S = 0.5
+
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a worker needs around it. ``serves`` are the queues whose builds this machine can make."""
+    """What a worker needs around it. ``serves`` are the queues whose builds this machine can make, ``slots`` how many
+    at once; ``detail`` is what else the machine says of itself. ``say_seconds``: how often progress is written down."""
 
     index: Index
     cache: EngineCache
@@ -56,84 +60,123 @@ class Workshop:
     limits: Limits = field(default_factory=Limits)
     lease_seconds: float = 15.0
     beat_seconds: float = 0.4
+    say_seconds: float = 0.4
+    slots: int = 1
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    admission: Admission = field(default_factory=Admission)
 
 
 class BuildWorker:
-    """One process's worker; ``run_one`` may run in several threads at once."""
+    """One process's worker; ``make`` may run in several threads at once."""
 
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
         process = psutil.Process()
+        known = {
+            "vantage": vantage(),
+            "slots": shop.slots,
+            "build_memory": shop.admission.capacity,
+            "gpu_memory": shop.admission.gpu_capacity,
+            "farm": __version__,
+        }
         self.me = Worker(
             id=f"{shop.host}:{process.pid}:{uuid.uuid4().hex[:8]}",
             host=shop.host,
             pid=process.pid,
             born=process.create_time(),
             capabilities=shop.serves,
-            detail={
-                "vantage": vantage(),
-                "cores": len(os.sched_getaffinity(0)),
-                "memory": psutil.virtual_memory().total,
-            },
+            detail={**shop.detail, **known},
         )
-        self._stopping = threading.Event()
-        self._admission = Admission()
+        self._hearts = Hearts(shop.index, shop.lease_seconds, shop.beat_seconds, shop.say_seconds, self._show)
+        self._hurried = threading.Event()
+        self._shown = 0.0
+
+    @property
+    def hurried(self) -> bool:
+        """Whether what is in hand is being handed back."""
+        return self._hurried.is_set()
 
     def open(self) -> None:
         """Show up among the workers."""
         self.shop.scratch.mkdir(parents=True, exist_ok=True)
         sweep_scratch(self.shop.scratch)
         self.shop.index.register(self.me)
+        self._shown = time.monotonic()
+        self._hearts.start()
 
-    def stop(self) -> None:
-        """Make every running build hand itself back within a second; returns at once."""
-        self._stopping.set()
+    def leave(self) -> None:
+        """Say that no more builds are taken; those in hand go on. The next look among the workers shows it."""
+        self.me = replace(self.me, capabilities=(), detail={**self.me.detail, "state": "draining"})
+        self._shown = 0.0
+
+    def hurry(self) -> None:
+        """Make every build in hand hand itself back within a second; returns at once."""
+        self._hurried.set()
 
     def close(self) -> None:
-        """Leave the list of workers; call when no ``run_one`` runs any more."""
+        """Leave the list of workers; call when no ``make`` runs any more."""
+        self._hearts.stop()
         with contextlib.suppress(Unavailable):
             self.shop.index.unregister(self.me.id)
 
-    def run_one(self) -> bool:
-        """Lease the best build that this machine can make, and make it. False when there was none.
+    def _show(self) -> None:
+        """Stay on the list of workers; a few times as often as is needed to be counted upon."""
+        if time.monotonic() - self._shown >= SHOW_SECONDS:
+            self.shop.index.register(self.me)
+            self._shown = time.monotonic()
 
-        Every ending is recorded under the lease: succeeded, failed (queued again where that may help),
-        cancelled, or handed back because the worker stops. ``LeaseLost`` ends it silently: another has it.
-        """
-        if self._stopping.is_set():
-            return False
-        lease = self.shop.index.lease(self.me.id, self.shop.serves, self.shop.lease_seconds)
-        if lease is None:
-            return False
-        heart = Heart(self.shop.index, lease, self.shop.lease_seconds, self.shop.beat_seconds, self._stopping)
-        with heart:
-            self._attempt(lease, heart)
-        return True
+    # -- taking ------------------------------------------------------------------------------------------------
+
+    def lease(self, count: int) -> list[Lease]:
+        """At most ``count`` of the best builds that this machine can make and has room for now."""
+        if not self.me.capabilities or self.hurried:
+            return []
+        room = self.shop.admission
+        offer = Offer(
+            worker=self.me.id,
+            node=self.me.host,
+            capabilities=self.me.capabilities,
+            memory=room.capacity or NO_LIMIT,
+            free=room.free() if room.capacity else NO_LIMIT,
+            gpu_memory=room.gpu_capacity or NO_LIMIT,
+        )
+        return self.shop.index.lease(offer, self.shop.lease_seconds, count)
+
+    # -- making ------------------------------------------------------------------------------------------------
+
+    def make(self, lease: Lease) -> None:
+        """Make a leased build. Every ending is recorded under the lease: succeeded, failed (queued again where that
+        may help), cancelled, or handed back because the worker stops. A lost lease ends it silently: another has it."""
+        with self._hearts.hold(lease, self._hurried) as heart:
+            try:
+                self._attempt(lease, heart)
+            except LeaseLost:
+                log.warning("lease lost", build=lease.build.id)
+            except Unavailable as error:
+                # The lease runs out, and the build is made again: by this worker, perhaps.
+                log.warning("a build's end could not be recorded", build=lease.build.id, reason=error.message)
 
     def _attempt(self, lease: Lease, heart: Heart) -> None:
         index = self.shop.index
         try:
             self._build(lease, heart)
         except LeaseLost:
-            log.warning("lease lost", build=lease.build.id)
+            raise
         except Cancelled:
-            with contextlib.suppress(LeaseLost):
-                heart.flush()
-                index.end_cancelled(lease) if heart.unwanted else index.give_back(lease)
+            heart.flush()
+            index.end_cancelled(lease) if heart.unwanted else index.give_back(lease)
         except FarmError as error:
-            with contextlib.suppress(LeaseLost):
-                heart.flush()
-                failure = failure_of(error)
-                index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
+            heart.flush()
+            self._fail(lease, failure_of(error))
         except OSError as error:
-            with contextlib.suppress(LeaseLost):
-                heart.flush()
-                failure = failure_of_machine(error)
-                index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
+            heart.flush()
+            self._fail(lease, failure_of_machine(error))
         except Exception as error:
             log.exception("defect", build=lease.build.id)
-            with contextlib.suppress(LeaseLost):
-                index.fail(lease, defect(error), None)
+            self._fail(lease, defect(error))
+
+    def _fail(self, lease: Lease, failure: Failure) -> None:
+        self.shop.index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
 
     def _build(self, lease: Lease, heart: Heart) -> None:
         """Program → form → plan → commit: the whole walk of one build."""
@@ -156,15 +199,35 @@ class BuildWorker:
                 os=target_of(request.target).os,
                 limits=self.shop.limits,
             )
-            with self._admission.hold(expected_peak(form_bytes(form.data, form.graph)), watch):
+            with self.shop.admission.hold(self._need(request, form), request.gpu_memory, watch):
                 started = time.monotonic()
                 product = self.shop.builder.build(job, watch)
                 built = time.monotonic() - started
             watch.report("store", None)
             manifest = self._manifest(lease, keyed, product, form.exporter, exported)
             heart.flush()
+            self._commit(lease, heart, product.plan, manifest, built)
+
+    def _commit(self, lease: Lease, heart: Heart, plan: Path, manifest: Mapping[str, Any], built: float) -> None:
+        """Commit; again and again while the store or the database cannot be reached, as long as the lease may hold: a
+        build may have taken hours."""
+        while True:
             heart.check()
-            self.shop.cache.commit(lease, product.plan, manifest, built)
+            try:
+                self.shop.cache.commit(lease, plan, manifest, built)
+                return
+            except Unavailable as error:
+                if heart.lost or self.hurried:
+                    raise
+                log.warning("a commit waits", build=lease.build.id, reason=error.message)
+                heart.watch().report("waiting to store", None)
+                time.sleep(COMMIT_PAUSE_S)
+
+    @staticmethod
+    def _need(request: BuildRequest, form: Form) -> int:
+        """Bytes of memory: what was expected when it was asked for, and no less than what its form now tells."""
+        budget = int(request.settings.get("cpu_memory_budget") or 0)
+        return budget or max(request.memory, expected_peak(form_bytes(form.data, form.graph)))
 
     def _program_in(self, folder: Path, request: BuildRequest) -> Callable[[], Path]:
         """Fetches the program's file at its first use: most builds need neither key nor form computed anew."""

@@ -14,7 +14,7 @@ from farm.compilation import effective
 from farm.config import Config
 from farm.db.index import SqlIndex
 from farm.errors import BadTarget
-from farm.index import KeyParts, Worker
+from farm.index import KeyParts, Offer, Worker
 from farm.service import Farm
 from farm.store import Blob, BlobStore
 from farm.targets import parse_target
@@ -89,8 +89,8 @@ class StubDispatch:
 
     def _work(self) -> None:
         self.index.register(Worker("stub", "here", 1, 0.0, (CAPABILITY,)))
-        while (lease := self.index.lease("stub", [CAPABILITY], 60.0)) is not None:
-            self._finish(lease)
+        while leases := self.index.lease(Offer("stub", "here", (CAPABILITY,)), 60.0):
+            self._finish(leases[0])
 
     def _finish(self, lease: Lease) -> None:
         message = self.verdict(lease)

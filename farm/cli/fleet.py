@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from farm.cli import options as opt
-from farm.cli.output import Column, Table, count_of, emit, human_ago, human_seconds, note, say
+from farm.cli.output import Column, Table, emit, human_ago, human_seconds, say
 from farm.cli.session import configured, opened
 
 if TYPE_CHECKING:
     from farm.service import Farm
-
-TICK_SECONDS = 0.5
-IDLE_TICKS = 3
-"""How often in a row nothing must be left to do before ``--until-idle`` believes it."""
 
 
 # -- nodes ---------------------------------------------------------------------------------------------------
@@ -75,39 +70,23 @@ def worker(
         str | None, typer.Option("--name", metavar="NAME", help="This node's name (default: its host name).")
     ] = None,
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", metavar="", help="End when nothing waits or runs any more.")
+        bool, typer.Option("--until-idle", metavar="", help="End when nothing waits or runs here any more.")
     ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Build what is queued, until interrupted.
+    """Build what is queued, until interrupted or told to stop.
 
-    What is unfinished then is handed back to the queue.
+    On SIGTERM it takes no more builds, waits for those in hand, and hands back what is unfinished after
+    FARM_DRAIN_SECONDS; a second signal hands it back at once.
     """
-    began = time.monotonic()
-    with opened(configured(concurrency=concurrency, host=name), building=True) as farm:
-        note(f"farm: building on {farm.config.host}, {count_of(farm.config.workers, 'build')} at once; Ctrl-C ends it")
-        farm.dispatch.start()
-        _work(farm, until_idle)
-    elapsed = time.monotonic() - began
+    from farm.cli.working import work
+
+    config = configured(concurrency=concurrency, host=name)
+    document = work(config, until_idle)
     if as_json:
-        emit({"node": farm.config.host, "seconds": round(elapsed, 3), "idle": True})
+        emit(document)
     else:
-        say(f"nothing left to build after {human_seconds(elapsed)}")
-
-
-def _work(farm: Farm, until_idle: bool) -> None:
-    """Keep the farm in repair while its workers build; they are woken by that alone."""
-    idle = 0
-    while not (until_idle and idle >= IDLE_TICKS):
-        farm.repair()
-        time.sleep(TICK_SECONDS)
-        idle = idle + 1 if until_idle and _idle(farm) else 0
-
-
-def _idle(farm: Farm) -> bool:
-    from farm.builds import BuildState
-
-    return not farm.index.builds(states=(BuildState.QUEUED, BuildState.RUNNING), limit=1)
+        say(f"{document['reason']} after {human_seconds(document['seconds'])}")
 
 
 # -- db ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     select,
     update,
 )
@@ -34,9 +35,10 @@ from farm.db.builds import BuildRows
 from farm.db.models import builds, engines
 from farm.db.rows import clean, engine_from, new_id, request_json
 from farm.db.session import Database
-from farm.db.statements import IS_ACTIVE
+from farm.db.statements import IS_ACTIVE, IS_QUEUED
 from farm.errors import BadInput, Unavailable
 from farm.index import Claim, Claimed
+from farm.placement import turns
 
 ROUNDS = 20
 PRIORITIES = 2**31
@@ -130,6 +132,7 @@ class Claiming:
     def _queue(self, wanted: Mapping[Wish, BuildRequest]) -> dict[str, Wish]:
         """Insert a build for each wish that has no active one; returns the ids that were tried."""
         numbered = {wish: number for number, wish in enumerate(wanted)}
+        turn = self._turns(wanted)
         rows = [
             {
                 "id": new_id("b"),
@@ -138,6 +141,11 @@ class Claiming:
                 "key": wanted[namespace, recipe].key,
                 "capability": wanted[namespace, recipe].capability,
                 "priority": wanted[namespace, recipe].priority,
+                "tenant": clean(wanted[namespace, recipe].tenant),
+                "flow": clean(wanted[namespace, recipe].flow),
+                "turn": turn[namespace, recipe],
+                "memory": wanted[namespace, recipe].memory,
+                "gpu_memory": wanted[namespace, recipe].gpu_memory,
                 "request_json": request_json(wanted[namespace, recipe]),
                 "state": BuildState.QUEUED.value,
                 "created": self._now,
@@ -148,6 +156,19 @@ class Claiming:
         if rows:
             self._connection.execute(self._db.made(statements.add_build), rows)
         return {str(row["id"]): (str(row["namespace"]), str(row["recipe"])) for row in rows}
+
+    def _turns(self, wanted: Mapping[Wish, BuildRequest]) -> dict[Wish, float]:
+        """Each build's place in its queue (``placement.turns``)."""
+        groups: dict[tuple[str, int, str, str], list[Wish]] = {}
+        for wish, one in wanted.items():
+            groups.setdefault((one.capability, one.priority, one.tenant, one.flow), []).append(wish)
+        found: dict[Wish, float] = {}
+        for (capability, priority, tenant, flow), wishes in groups.items():
+            queue = {"the_capability": clean(capability), "the_priority": priority}
+            start = self._run(_next_turn, queue).scalar() or 0.0
+            flows = 1 + self._run(_other_flows, {"the_tenant": clean(tenant), "the_flow": clean(flow)}).scalar_one()
+            found |= zip(wishes, turns(start, [wanted[wish].expected for wish in wishes], flows), strict=True)
+        return found
 
     def _find_active(self, wanted: Mapping[Wish, BuildRequest], mine: Mapping[str, Wish]) -> None:
         """Lock the active build of each wish; what is not there has ended meanwhile, and waits for the next round."""
@@ -218,6 +239,24 @@ def _distinct(requests: Sequence[BuildRequest]) -> dict[Wish, BuildRequest]:
 
 
 THE_NAMESPACE = bindparam("the_namespace", type_=builds.c.namespace.type)
+
+
+def _next_turn(_db: Database) -> Select[float]:
+    """The earliest turn that waits in a queue."""
+    queue = (
+        builds.c.capability == bindparam("the_capability", type_=builds.c.capability.type),
+        builds.c.priority == bindparam("the_priority", type_=builds.c.priority.type),
+    )
+    return select(builds.c.turn).where(IS_QUEUED, *queue).order_by(builds.c.turn).limit(1)
+
+
+def _other_flows(_db: Database) -> Select[int]:
+    """How many other submissions of a tenant wait."""
+    others = (
+        builds.c.tenant == bindparam("the_tenant", type_=builds.c.tenant.type),
+        builds.c.flow != bindparam("the_flow", type_=builds.c.flow.type),
+    )
+    return select(func.count(builds.c.flow.distinct())).where(IS_QUEUED, *others)
 
 
 def _made_already(db: Database) -> Select[Any]:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -26,7 +27,7 @@ from farm.db import statements
 from farm.db.models import builds, counters, engines, events, key_parts, programs
 from farm.db.rows import DIGEST, clean, dump, engine_from, parts_from, parts_row, starts, whole_digest
 from farm.db.session import Database, reads, writes
-from farm.index import Found, KeyParts, Wanted
+from farm.index import Found, KeyParts, Past, Wanted
 
 
 class Engines:
@@ -139,6 +140,17 @@ class Engines:
         newest = query.order_by(engines.c.created.desc(), engines.c.recipe, engines.c.namespace).limit(limit)
         return [engine_from(row) for row in connection.execute(newest, params)]
 
+    @reads
+    def past(self, connection: Connection, wanted: Collection[tuple[str, str]]) -> Past:
+        lately = self.db.made(_lately)
+        of_graph = {}
+        for capability, graph in sorted(set(wanted)):
+            params = {"the_graph": clean(graph), "the_capability": clean(capability)}
+            mean = connection.execute(lately, params).scalar()
+            if mean is not None:
+                of_graph[capability, graph] = float(mean)
+        return Past(of_graph, dict(connection.execute(self.db.made(_lately_by_capability)).all()))
+
     # -- counters ----------------------------------------------------------------------------------------------
 
     @writes
@@ -213,6 +225,25 @@ def _best_of_keys(db: Database) -> Select[Any]:
     )
     same = and_(ranked.c.place_of_weights == 1, db.among(ranked.c.weights, "the_weights"))
     return select(ranked).where(or_(ranked.c.place == 1, same))
+
+
+RECENT = 50
+
+
+def _lately(_db: Database) -> Select[float]:
+    """The mean of the newest builds of ``the_graph`` in ``the_capability``."""
+    of = (
+        engines.c.graph == bindparam("the_graph", type_=engines.c.graph.type),
+        engines.c.capability == bindparam("the_capability", type_=engines.c.capability.type),
+    )
+    newest = select(engines.c.build_seconds).where(*of).order_by(engines.c.created.desc()).limit(RECENT).subquery()
+    return select(func.avg(newest.c.build_seconds))
+
+
+def _lately_by_capability(_db: Database) -> Select[str, float]:
+    columns = (engines.c.capability, engines.c.build_seconds)
+    newest = select(*columns).order_by(engines.c.created.desc()).limit(4 * RECENT).subquery()
+    return select(newest.c.capability, func.avg(newest.c.build_seconds)).group_by(newest.c.capability)
 
 
 def _links(db: Database) -> Select[str, str]:

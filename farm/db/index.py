@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from farm.db.asking import Asking
 from farm.db.engines import Engines
 from farm.db.keeping import Keeping
+from farm.db.leasing import Leasing
 from farm.db.making import Making
 from farm.db.migrate import behind, needs_wal, upgrade
+from farm.db.nodes import Nodes
 from farm.db.rows import Requests
 from farm.db.serving import Serving
 from farm.db.session import Database, parse_url
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from farm.index import Index
 
 
-class SqlIndex(Engines, Serving, Asking, Making, Keeping):
+class SqlIndex(Engines, Serving, Asking, Leasing, Making, Nodes, Keeping):
     """``farm.index.Index`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
 
     An SQLite database is made, or migrated, when it is opened; a PostgreSQL one must have been by

@@ -55,11 +55,15 @@ engines = Table(
     Column("build", WORD, nullable=False),
     Column("created", Double, nullable=False),
     Column("build_seconds", Double, nullable=False),
+    # What the next build of the same program is expected to take is learned from these (``past``).
+    Column("graph", WORD, nullable=False, server_default=""),
+    Column("capability", WORD, nullable=False, server_default=""),
     Column("manifest_json", Text, nullable=False),
     # The size is there to be added up without a look at the rows.
     Index("ix_engines_digest", "digest", "size"),
     Index("ix_engines_key", "key"),
     Index("ix_engines_created", "created"),
+    Index("ix_engines_graph", "graph", "created"),
 )
 
 # Which places an engine serves beyond its own key (``portability.Serves``).
@@ -103,6 +107,13 @@ builds = Table(
     Column("key", WORD, nullable=False),
     Column("capability", WORD, nullable=False),
     Column("priority", Integer, nullable=False),
+    # Whose share it is built from, and by which submission (``farm.fairness``); ``turn`` is its place in the queue.
+    Column("tenant", WORD, nullable=False, server_default=""),
+    Column("flow", WORD, nullable=False, server_default=""),
+    Column("turn", Double, nullable=False, server_default="0"),
+    # Bytes that it is expected to need, of main and of GPU memory.
+    Column("memory", BigInteger, nullable=False, server_default="0"),
+    Column("gpu_memory", BigInteger, nullable=False, server_default="0"),
     Column("state", WORD, nullable=False),
     Column("created", Double, nullable=False),
     # The place among the builds of one submission, which are all created at one instant.
@@ -118,6 +129,7 @@ builds = Table(
     # The fence: rises with every lease, never falls.
     Column("token", BigInteger, nullable=False, server_default="0"),
     Column("worker", WORD),
+    Column("node", WORD),
     Column("lease_expires", Double),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
     # A permanent failure that answers later requests of this recipe, until it is retried.
@@ -137,14 +149,19 @@ Index(
     unique=True,
     info={WHERE: ACTIVE},
 )
-# Without the capability: with it, PostgreSQL looks capabilities up and sorts every queued build that it finds.
+# One queue after another, each in the order in which it is leased: a lease reads one row of one queue, however many
+# wait in the others.
 Index(
     "ix_builds_due",
+    builds.c.capability,
     builds.c.priority.desc(),
+    builds.c.turn,
     builds.c.created,
     builds.c.number,
     info={WHERE: QUEUED},
 )
+# How many submissions of one tenant wait.
+Index("ix_builds_tenant", builds.c.tenant, builds.c.flow, info={WHERE: QUEUED})
 # All that the look for lost leases reads, in the order in which it locks.
 Index(
     "ix_builds_running",
@@ -207,6 +224,34 @@ workers = Table(
     Column("capabilities_json", Text, nullable=False),
     Column("detail_json", Text, nullable=False),
     Column("seen", Double, nullable=False),
+)
+
+# The health of nodes, which outlives their workers: failures in a row for which the node itself was to blame.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", WORD, primary_key=True),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("aside_until", Double),
+    Column("why", Text, nullable=False, server_default=""),
+)
+
+# On which nodes a build's attempts failed for reasons that may have been theirs.
+tried = Table(
+    "tried",
+    metadata,
+    Column("build", WORD, ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True),
+    Column("node", WORD, primary_key=True),
+    # ``node``: never offered to that node again; ``lost``: only remembered.
+    Column("kind", WORD, nullable=False),
+)
+
+# When a queue's workers were last woken: one process of a fleet does so for all.
+wakes = Table(
+    "wakes",
+    metadata,
+    Column("capability", WORD, primary_key=True),
+    Column("sent", Double, nullable=False),
 )
 
 programs = Table(

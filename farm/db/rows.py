@@ -112,6 +112,7 @@ def build_from(row: Row[Any], request: BuildRequest) -> Build:
         failure=failure_from(row),
         engine=row.engine,
         worker=row.worker,
+        node=row.node,
         phase=row.phase,
         progress=row.progress,
         waiters=row.waiters,
@@ -169,6 +170,7 @@ def worker_from(row: Row[Any]) -> Worker:
         capabilities=tuple(load(row.capabilities_json)),
         detail=load(row.detail_json),
         seen=row.seen,
+        fresh=bool(row.fresh),
     )
 
 

@@ -45,12 +45,17 @@ class Serving:
         return list({(row.recipe, row.namespace): engine_from(row) for row in rows}.values())
 
 
-def put_serving(db: Database, connection: Connection, recipe: str, namespace: str, served: Sequence[Serves]) -> None:
-    """What the engine of ``recipe`` serves, in place of what its predecessor served."""
-    connection.execute(db.made(_forget), {"the_recipe": recipe, "the_namespace": namespace})
-    rows = [_row(one, recipe, namespace) for one in served]
+def put_serving(db: Database, connection: Connection, served: Sequence[tuple[str, str, Sequence[Serves]]]) -> None:
+    """What the engines of (recipe, namespace) serve, in place of what their predecessors served."""
+    those = [{"the_recipe": recipe, "the_namespace": namespace} for recipe, namespace, _ in sorted(served, key=_name)]
+    connection.execute(db.made(_forget), those)
+    rows = [_row(one, recipe, namespace) for recipe, namespace, serves in sorted(served, key=_name) for one in serves]
     if rows:
         connection.execute(db.made(_serve), rows)
+
+
+def _name(served: tuple[str, str, Sequence[Serves]]) -> tuple[str, str]:
+    return served[0], served[1]
 
 
 def _row(served: Serves, recipe: str, namespace: str) -> dict[str, Any]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Insert,
+    Integer,
     Select,
     Update,
     bindparam,
+    exists,
     func,
     literal_column,
     or_,
@@ -22,7 +25,20 @@ from sqlalchemy import (
 )
 
 from farm.builds import BuildState
-from farm.db.models import ACTIVE, QUEUED, RUNNING, attempts, builds, engines, events, key_parts, waiters, workers
+from farm.db.models import (
+    ACTIVE,
+    QUEUED,
+    RUNNING,
+    attempts,
+    builds,
+    engines,
+    events,
+    key_parts,
+    nodes,
+    tried,
+    waiters,
+    workers,
+)
 from farm.db.session import Database
 
 # Written out, not as parameters: a planner uses a partial index only when it can read the condition.
@@ -31,7 +47,7 @@ IS_QUEUED: ColumnElement[bool] = literal_column(f"builds.{QUEUED}")
 IS_RUNNING: ColumnElement[bool] = literal_column(f"builds.{RUNNING}")
 
 AT_REST = {"lease_expires": None, "phase": "", "progress": None}
-UNSTARTED = {**AT_REST, "worker": None, "started": None, "finished": None}
+UNSTARTED = {**AT_REST, "worker": None, "node": None, "started": None, "finished": None}
 
 WAITERS: ColumnElement[int] = (
     select(func.count())
@@ -87,39 +103,91 @@ def hold(db: Database) -> Select[Any]:
     return lock(db).where(builds.c.token == THE_TOKEN, IS_RUNNING)
 
 
+def lock_running(db: Database) -> Select[Any]:
+    """The rows of those of ``the_builds`` that run, and the time."""
+    those = (db.among(builds.c.id, "the_builds"), IS_RUNNING)
+    return select(*COLUMNS, db.now.label("now")).where(*those).order_by(builds.c.id).with_for_update()
+
+
 # -- leasing ---------------------------------------------------------------------------------------------------
 
 
-def best_due(db: Database) -> Select[str]:
-    """The best queued build for one of ``the_capabilities``: highest priority, then oldest, read off
-    ``ix_builds_due`` in that order."""
-    able = db.among(builds.c.capability, "the_capabilities")
-    best = (builds.c.priority.desc(), builds.c.created, builds.c.number)
-    return select(builds.c.id).where(IS_QUEUED, able, due(db)).order_by(*best).limit(1)
+IN_TURN = (builds.c.priority.desc(), builds.c.turn, builds.c.created, builds.c.number)
+LONG_SECONDS = 60.0
+"""A build that has waited for so long is leased to a worker that has not the memory free yet, and waits there."""
+
+
+def best_due(db: Database) -> Select[Any]:
+    """The queued builds of ``the_capability`` that fit ``the_…`` offer, the best first, read off ``ix_builds_due`` in
+    that order; at most ``the_count``."""
+    memory, gpu_memory = bindparam("the_memory", type_=BigInteger), bindparam("the_gpu_memory", type_=BigInteger)
+    free = bindparam("the_free", type_=BigInteger)
+    node = bindparam("the_node", type_=tried.c.node.type)
+    failed_here = exists().where(tried.c.build == builds.c.id, tried.c.node == node, tried.c.kind == "node")
+    return (
+        select(builds.c.id)
+        .where(
+            IS_QUEUED,
+            builds.c.capability == bindparam("the_capability", type_=builds.c.capability.type),
+            due(db),
+            builds.c.memory <= memory,
+            builds.c.gpu_memory <= gpu_memory,
+            or_(builds.c.memory <= free, builds.c.created < db.now - LONG_SECONDS),
+            ~failed_here,
+        )
+        .order_by(*IN_TURN)
+        .limit(bindparam("the_count", type_=Integer))
+    )
+
+
+def is_aside(db: Database) -> Select[Any]:
+    """A row where ``the_node`` is set aside now."""
+    node = bindparam("the_node", type_=nodes.c.name.type)
+    return select(nodes.c.name).where(nodes.c.name == node, nodes.c.aside_until > db.now)
+
+
+def heads(db: Database) -> Select[Any]:
+    """The place in its queue of the best that is due, for one of ``the_…`` queues."""
+    return best_due(db).add_columns(builds.c.priority, builds.c.turn, builds.c.created, builds.c.number)
 
 
 def start(db: Database) -> Update:
-    """Run the best build that nobody has locked, by ``the_worker`` for ``the_ttl`` seconds, under a new token."""
+    """Run the best builds that nobody has locked, by ``the_worker`` for ``the_ttl`` seconds, each under a new token."""
     # No key update: a row that somebody is only joining counts as free.
-    chosen = best_due(db).with_for_update(key_share=True, skip_locked=True).scalar_subquery()
+    # A common table expression: a subquery may be run again for each row, and lock more than it should.
+    chosen = best_due(db).with_for_update(key_share=True, skip_locked=True, of=builds).cte("chosen")
     values = {
         "state": BuildState.RUNNING.value,
         "token": builds.c.token + 1,
         "attempts": builds.c.attempts + 1,
         "worker": bindparam("the_worker", type_=builds.c.worker.type),
+        "node": bindparam("the_node", type_=builds.c.node.type),
         "started": db.now,
         "lease_expires": db.now + bindparam("the_ttl", type_=builds.c.lease_expires.type),
         "not_before": None,
     }
-    return update(builds).where(builds.c.id == chosen, IS_QUEUED).values(values).returning(*builds.c, WAITERS)
+    return (
+        update(builds)
+        .where(builds.c.id.in_(select(chosen.c.id)), IS_QUEUED)
+        .values(values)
+        .returning(*builds.c, WAITERS)
+    )
 
 
-def beat(db: Database) -> Update:
-    """Extend the lease under ``the_token`` by ``the_ttl`` seconds from now."""
+def holdings(db: Database) -> Select[Any]:
+    """How those of ``the_builds`` that run are held."""
+    columns = (builds.c.id, builds.c.token, builds.c.cancel_requested, builds.c.log_size)
+    return select(*columns).where(db.among(builds.c.id, "the_builds"), IS_RUNNING).order_by(builds.c.id)
+
+
+def hold_all(db: Database) -> Select[Any]:
+    return holdings(db).with_for_update()
+
+
+def extend(db: Database) -> Update:
+    """Extend the leases of ``the_builds``, whose rows are locked, by ``the_ttl`` seconds from now."""
     until = db.now + bindparam("the_ttl", type_=builds.c.lease_expires.type)
-    held = (builds.c.id == THE_BUILD, builds.c.token == THE_TOKEN, IS_RUNNING)
-    change = update(builds).where(*held).values(lease_expires=until)
-    return change.returning(builds.c.cancel_requested, builds.c.worker)
+    return update(builds).where(db.among(builds.c.id, "the_builds")).values(lease_expires=until)
 
 
 def see(db: Database) -> Update:

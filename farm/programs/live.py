@@ -24,7 +24,6 @@ from farm.graph_symbols import parse
 from farm.programs.live_nodes import LiveNodes
 from farm.programs.live_tensors import LiveTensors
 from farm.programs.live_values import bound, plain_constant
-from farm.programs.pause import collection_paused
 from farm.programs.program import Loaded, Program, build_program
 from farm.programs.pt2 import normal_range, tree_structure
 from farm.programs.torch_graph import check_custom_ops
@@ -33,10 +32,9 @@ from farm.programs.weights import Weights
 
 def program_of(program: ExportedProgram, *, custom_ops: Mapping[str, str] | None = None) -> Program:
     """``program`` as ``open_program`` would describe it once saved; ``path`` is empty."""
-    with collection_paused():
-        reader = _ExportedReader(program, custom_ops)
-        graph = reader.read()
-        loaded = Loaded(graph, canonicalise(graph), _describe)
+    reader = _ExportedReader(program, custom_ops)
+    graph = reader.read()
+    loaded = Loaded(graph, canonicalise(graph), _describe)
     return build_program(Path(), "pt2", loaded, reader.tensors.weights(loaded.canonical.lifted))
 
 
@@ -66,9 +64,8 @@ def subgraph_digest(
     Operators of ``known_namespaces`` need no declared digest: they come with the toolchain that the key names.
     ``BadProgram`` for a graph that calls modules or methods, whose meaning is not in the graph.
     """
-    with collection_paused():
-        reader = _SubgraphReader(module, input_specs, custom_ops, known_namespaces)
-        canonical = canonicalise(reader.read())
+    reader = _SubgraphReader(module, input_specs, custom_ops, known_namespaces)
+    canonical = canonicalise(reader.read())
     return Subgraph(canonical.structure_digest, reader.tensors.weights(canonical.lifted), canonical)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
@@ -26,7 +27,7 @@ from farm.programs.pt2_values import Value, bad
 from farm.programs.sizes import Sizes
 from farm.programs.torch_graph import MAX_NESTING, Call, Scope, TorchGraph, reference
 
-_SYMBOLIC = (torch.SymInt, torch.SymBool, torch.SymFloat)
+_PLAIN = reference()
 _TAGS = ((torch.Tensor, "as_tensor"), ((bool, torch.SymBool), "as_sym_bool"), ((int, torch.SymInt), "as_sym_int"))
 
 
@@ -77,6 +78,9 @@ class LiveNodes:
 
     def _function(self, node: FxNode) -> None:
         target = node.target
+        found = _OPERATORS.get(id(target))
+        if found is not None and found[0] is target:
+            return self._call(node, found[1])
         if target is python_operator.getitem and not isinstance(node.args[0], list | tuple):
             return self._getitem(node)
         if isinstance(target, torch._ops.OpOverload):
@@ -115,16 +119,32 @@ class LiveNodes:
     def _call(self, node: FxNode, op: Operator) -> None:
         call, args, kwargs = Call(), node.args, node.kwargs
         if op.plain and not kwargs and len(args) <= len(op.kinds):
-            kinds, encode_one = op.kinds, self.encode
-            parts = [encode_one(one, kinds[index], call) for index, one in enumerate(args)]
-            parts += op.defaults[len(parts) :]
+            parts = self._positional(op, args, call)
         else:
             parts = self.torch.arguments(op, [*zip(op.names, args, strict=False), *kwargs.items()], call)
-        if op.usual:
-            made = self.torch.call(op, parts, call, self._metas(node), node.name, node)
-            self.define(node, self.torch.graph.add(made))
-        else:
-            self._unusual_call(node, op, parts, call)
+        if not op.usual:
+            return self._unusual_call(node, op, parts, call)
+        # What TorchGraph.call and place come to for such an operator, made here: this runs for most nodes.
+        value = node.meta.get("val")
+        metas = (self.metadata.tensor(value),) if type(value) is FakeTensor else self._metas(node)
+        body = op.head + b"".join(parts)
+        made = Node(op.name, b"l%d:%b" % (len(body), body), tuple(call.refs), metas, node.name, node)
+        made.aliases = op.aliases
+        self._values[node] = (_PLAIN, self.torch.graph.add(made), ())
+        return None
+
+    def _positional(self, op: Operator, args: Sequence[Any], call: Call) -> list[bytes]:
+        """Arguments given by position, to an operator that takes them as they are."""
+        values, kinds, refs, parts = self._values, op.kinds, call.refs, op.defaults.copy()
+        for index, one in enumerate(args):
+            if type(one) is FxNode:
+                found = values.get(one)
+                if type(found) is tuple:
+                    refs.append(found[1])
+                    parts[index] = found[0]
+                    continue
+            parts[index] = self.encode(one, kinds[index], call)
+        return parts
 
     def _unusual_call(self, node: FxNode, op: Operator, parts: list[bytes], call: Call) -> None:
         """Assertions, identities, sizes, writes and draws."""
@@ -376,11 +396,16 @@ def _writes_in_place(graph: FxGraph) -> bool:
     return False
 
 
-_OPERATORS: dict[Any, Operator | None] = {}
+_OPERATORS: dict[int, tuple[Any, Operator]] = {}
+"""Operators by the identity of their overload, whose own hash is slow; the overload is kept, so that it stays it."""
 
 
 def known_operator(target: Any) -> Operator | None:
     """The table's operator for an overload."""
-    if target not in _OPERATORS:
-        _OPERATORS[target] = operator(str(target))
-    return _OPERATORS[target]
+    found = _OPERATORS.get(id(target))
+    if found is not None and found[0] is target:
+        return found[1]
+    op = operator(str(target))
+    if op is not None:
+        _OPERATORS[id(target)] = target, op
+    return op

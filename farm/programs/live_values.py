@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._sympy.numbers import int_oo
 
 from farm.errors import BadProgram
@@ -32,8 +34,8 @@ class LiveMetadata:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._static: dict[Any, Meta] = {}
-        self._exprs: dict[Any, Expr] = {}
+        self._known: dict[Any, Meta] = {}
+        self._dims: dict[Any, Expr] = {}
 
     def maybe(self, node: torch.fx.Node) -> Meta | None:
         """The metadata of ``node``'s only result; None where nothing is recorded."""
@@ -43,7 +45,7 @@ class LiveMetadata:
     def of(self, value: Any) -> Meta:
         """The metadata of one tensor or symbolic number."""
         if isinstance(value, torch.Tensor):
-            return self._tensor(value)
+            return self.tensor(value)
         if isinstance(value, bool | torch.SymBool):
             return self.graph.meta("bool", (self.truth(value),), scalar=True)
         if isinstance(value, int | torch.SymInt):
@@ -52,14 +54,18 @@ class LiveMetadata:
             return self.graph.meta("float", (self.real(value),), scalar=True)
         raise BadProgram(f"a node returns a {type(value).__name__}", "Export the program with torch.export.")
 
-    def _tensor(self, value: torch.Tensor) -> Meta:
-        key = (value.dtype, value.shape, value.device, value.layout)
-        try:
-            found = self._static.get(key)
-        except TypeError:
-            return self._described(value)
+    def tensor(self, value: torch.Tensor) -> Meta:
+        """The metadata of a tensor. Runs for every node: what has been described is known by what it was."""
+        shape: tuple[Any, ...] = value.shape
+        for size in shape:
+            if type(size) is not int:
+                shape = tuple([one if type(one) is int else one.node._expr for one in shape])
+                break
+        device = value.fake_device if type(value) is FakeTensor else value.device
+        key = (value.dtype, shape, device, value.layout)
+        found = self._known.get(key)
         if found is None:
-            found = self._static[key] = self._described(value)
+            found = self._known[key] = self._described(value)
         return found
 
     def _described(self, value: torch.Tensor) -> Meta:
@@ -75,29 +81,32 @@ class LiveMetadata:
         """A size: a number or an expression."""
         if type(size) is int:
             return size
-        if isinstance(size, torch.SymInt):
+        if not isinstance(size, torch.SymInt):
+            return int(size)
+        recorded = size.node._expr
+        found = self._dims.get(recorded)
+        if found is None:
             expr = size.node.expr
-            return int(expr) if expr.is_number else self.expression(expr)
-        return int(size)
+            found = self._dims[recorded] = int(expr) if expr.is_number else expression(expr)
+        return found
 
     def truth(self, value: Any) -> Expr:
         """A boolean, symbolic or not."""
         if isinstance(value, torch.SymBool):
-            return self.expression(value.node.expr)
+            return expression(value.node.expr)
         return Number("true" if value else "false")
 
     def real(self, value: Any) -> Expr:
         """A float, symbolic or not."""
         if isinstance(value, torch.SymFloat):
-            return self.expression(value.node.expr)
+            return expression(value.node.expr)
         return Number("Float", float(value).hex())
 
-    def expression(self, expr: Any) -> Expr:
-        """A SymPy expression in farm's own terms, by way of the text that a saved program holds."""
-        found = self._exprs.get(expr)
-        if found is None:
-            found = self._exprs[expr] = parse(sympy.printing.repr.srepr(expr))
-        return found
+
+@lru_cache(maxsize=4096)
+def expression(expr: Any) -> Expr:
+    """A SymPy expression in farm's own terms, by way of the text that a saved program holds."""
+    return parse(sympy.printing.repr.srepr(expr))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -11,9 +11,16 @@ import pytest
 pytest.register_assert_rewrite(
     "index_things", "contract_engines", "contract_builds", "contract_keeping", "contract_races", "contract_machine"
 )
+pytest.register_assert_rewrite("contract_fleet")
 pytest.register_assert_rewrite("store_contract")
 
 from servers import Server, empty, reachable_server  # noqa: E402 - after the registration above
+
+
+@pytest.fixture(autouse=True)
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost build is due again at once: the suites wait for nothing."""
+    monkeypatch.setattr("farm.builds.FIRST_LOST_BACKOFF_S", 0.0)
 
 
 @pytest.fixture(scope="session")

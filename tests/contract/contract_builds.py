@@ -18,6 +18,8 @@ from index_things import (
     queued,
     request,
     state,
+    take,
+    unwanted,
 )
 
 from farm.builds import MAX_ATTEMPTS, BuildState, FailureKind, Lease
@@ -106,7 +108,7 @@ class AskingContract:
         index.cancel(forced.build.id)
         assert claim(index).outcome is Claimed.NEW
 
-    @pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.NODE, FailureKind.LOST])
+    @pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.NODE])
     def test_other_failures_are_not_remembered(self, index: Index, kind: FailureKind) -> None:
         queued(index)
         index.fail(lease(index), failure(kind), None)
@@ -163,10 +165,10 @@ class AskingContract:
     def test_a_running_build_that_nobody_waits_for_hears_of_it(self, index: Index) -> None:
         build = queued(index)
         given = lease(index)
-        assert index.beat(given, TTL, "build", 0.1) is False
+        assert unwanted(index, given, TTL, "build", 0.1) is False
         assert index.leave("me") == [build.id]
         assert state(index, build.id) == "running"
-        assert index.beat(given, TTL, "build", 0.2) is True
+        assert unwanted(index, given, TTL, "build", 0.2) is True
         index.end_cancelled(given)
         assert state(index, build.id) == "cancelled"
         assert kinds(index, build.id) == ["queued", "leased", "cancelling", "cancelled"]
@@ -175,14 +177,14 @@ class AskingContract:
         build = queued(index, waiter="me")
         given = lease(index)
         index.leave("me")
-        assert index.beat(given, TTL, "build", None) is True
+        assert unwanted(index, given, TTL, "build", None) is True
         joined = claim(index, waiter="you")
         assert joined.outcome is Claimed.JOINED and joined.build and joined.build.id == build.id
         index.end_cancelled(given)
         assert state(index, build.id) == "queued"
         again = lease(index)
         assert again.build.id == build.id and again.attempt == 1
-        assert index.beat(again, TTL, "build", None) is False
+        assert unwanted(index, again, TTL, "build", None) is False
 
     def test_cancel_is_for_everybody(self, index: Index) -> None:
         build = queued(index, waiter="me")
@@ -236,14 +238,14 @@ class MakingContract:
 
     def test_a_lease_is_for_what_one_is_able_to_do(self, index: Index) -> None:
         queued(index)
-        assert index.lease("w1", [], TTL) is None
-        assert index.lease("w1", ["other"], TTL) is None
-        given = index.lease("w1", ["other", CAPABILITY], TTL)
+        assert take(index, "w1", [], TTL) is None
+        assert take(index, "w1", ["other"], TTL) is None
+        given = take(index, "w1", ["other", CAPABILITY], TTL)
         assert given and given.build.state is BuildState.RUNNING
         assert (given.build.worker, given.attempt, given.build.attempts) == ("w1", 1, 1)
         assert given.build.request == request()
         assert given.expires == pytest.approx((given.build.started or 0) + TTL)
-        assert index.lease("w2", ABLE, TTL) is None
+        assert take(index, "w2", ABLE, TTL) is None
 
     def test_the_highest_priority_goes_first_then_the_oldest(self, index: Index) -> None:
         asked = [request(n, priority=p) for n, p in enumerate([0, 5, 0, 5, -1])]
@@ -272,7 +274,7 @@ class MakingContract:
         after = index.fail(lease(index), failure(FailureKind.TRANSIENT), 3600.0)
         assert (after.state, after.worker, after.started) == (BuildState.QUEUED, None, None)
         assert after.failure == failure(FailureKind.TRANSIENT)
-        assert index.lease("w1", ABLE, TTL) is None
+        assert take(index, "w1", ABLE, TTL) is None
         assert claim(index).outcome is Claimed.JOINED
         index.cancel(build.id)
 
@@ -309,7 +311,7 @@ class MakingContract:
     def test_beats_keep_a_lease_and_show_how_far_it_is(self, index: Index) -> None:
         build = queued(index)
         given = lease(index, ttl=EXPIRED)
-        assert index.beat(given, TTL, "build", 0.25) is False
+        assert unwanted(index, given, TTL, "build", 0.25) is False
         assert index.reap() == []
         now = index.build(build.id)
         assert now and (now.phase, now.progress, now.state) == ("build", 0.25, BuildState.RUNNING)
@@ -410,14 +412,17 @@ class MakingContract:
 
     def test_attempts_are_used_up(self, index: Index) -> None:
         build = queued(index)
-        for _ in range(MAX_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS[FailureKind.LOST]):
             assert state(index, build.id) == "queued"
             lease(index, "w1", EXPIRED)
             index.reap()
         ended = index.build(build.id)
         assert ended and ended.state is BuildState.FAILED
         assert ended.failure and ended.failure.kind is FailureKind.LOST and "w1" in ended.failure.message
-        assert claim(index).outcome is Claimed.NEW
+        # It may be what kills its workers: set aside, with its history, until somebody retries it.
+        assert claim(index).outcome is Claimed.FAILED
+        assert len(index.attempts(build.id)) == MAX_ATTEMPTS[FailureKind.LOST]
+        assert index.retry(build.id).state is BuildState.QUEUED
 
     def test_a_lost_build_that_nobody_wants_is_not_made_again(self, index: Index) -> None:
         build = queued(index)
@@ -448,7 +453,7 @@ class MakingContract:
 def every_write(index: Index, given: Lease) -> list:
     """Each thing that a lease's holder may do."""
     return [
-        lambda: index.beat(given, TTL, "build", None),
+        lambda: unwanted(index, given, TTL, "build", None),
         lambda: index.append_log(given, "late\n"),
         lambda: index.append_log(given, ""),
         lambda: index.succeed(given, engine_of(given, "late")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from index_things import EXPIRED, TTL, digest, lease, queued
+from index_things import EXPIRED, TTL, digest, lease, queued, unwanted
 
 from farm.errors import NoSuchThing
 from farm.index import Index, StoredForm, StoredProgram, Sweep, Trial, Worker
@@ -37,7 +37,7 @@ class KeepingContract:
         index.register(WORKER)
         (before,) = index.workers()
         queued(index)
-        index.beat(lease(index, WORKER.id), TTL, "build", None)
+        unwanted(index, lease(index, WORKER.id), TTL, "build", None)
         (after,) = index.workers()
         assert after.seen > before.seen
 

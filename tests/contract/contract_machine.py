@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from index_things import ABLE, EXPIRED, TTL, engine_of, failure, request
+from index_things import ABLE, EXPIRED, TTL, engine_of, failure, request, take, unwanted
 
-from farm.builds import ACTIVE, BuildState, FailureKind, Lease, decide_retry
+from farm.builds import ACTIVE, BuildState, FailureKind, Lease, decide_retry, is_remembered
 from farm.errors import LeaseLost
 from farm.index import Claimed, Index
 
@@ -140,7 +140,7 @@ class BuildsMachine(RuleBasedStateMachine):
 
     @rule(expired=st.booleans())
     def lease(self, expired: bool) -> None:
-        lease = self.index.lease("w", ABLE, EXPIRED if expired else TTL)
+        lease = take(self.index, "w", ABLE, EXPIRED if expired else TTL)
         queued = [thing for thing in self.things.values() if thing.state is BuildState.QUEUED]
         assert (lease is None) == (not queued)
         if lease is not None:
@@ -176,7 +176,7 @@ class BuildsMachine(RuleBasedStateMachine):
 
     def do(self, kind: str, lease: Lease) -> object:
         if kind == "beat":
-            return self.index.beat(lease, TTL, "build", 0.5)
+            return unwanted(self.index, lease, TTL, "build", 0.5)
         if kind == "log":
             return self.index.append_log(lease, "line\n")
         if kind == "succeed":
@@ -194,7 +194,8 @@ class BuildsMachine(RuleBasedStateMachine):
             assert thing is None
             return
         assert thing is not None
-        self.failed(thing, kind, again)
+        # Nobody else is there to take what this node cannot make.
+        self.failed(thing, kind, again and kind is not FailureKind.NODE)
         assert ended.state is thing.state
 
     def failed(self, thing: Thing, kind: FailureKind, again: bool) -> None:
@@ -204,7 +205,7 @@ class BuildsMachine(RuleBasedStateMachine):
             thing.state = BuildState.QUEUED
         else:
             thing.state = BuildState.FAILED
-            thing.remembered = kind is FailureKind.PERMANENT
+            thing.remembered = is_remembered(kind)
 
     @rule(gone=st.booleans())
     def reap(self, gone: bool) -> None:

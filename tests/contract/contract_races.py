@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from index_things import ABLE, EXPIRED, TTL, claim, engine_of, kinds, lease, queued, request, state
+from index_things import ABLE, EXPIRED, TTL, claim, engine_of, kinds, lease, queued, request, state, take
 
 from farm.builds import BuildState
 from farm.errors import LeaseLost
@@ -120,7 +120,7 @@ for at in range(0, 25, 5):
 
         def work(number: int) -> list[str]:
             taken = []
-            while given := index.lease(f"w{number}", ABLE, TTL):
+            while given := take(index, f"w{number}", ABLE, TTL):
                 taken.append(given.build.id)
             return taken
 
@@ -138,7 +138,7 @@ for at in range(0, 25, 5):
                     index.claim_or_join([request(n) for n in range(20)], f"w{number}")
                 return 0
             try:
-                return sum(index.lease("w", ABLE, TTL) is not None for _ in range(20))
+                return sum(take(index, "w", ABLE, TTL) is not None for _ in range(20))
             finally:
                 done.set()
 
@@ -155,7 +155,7 @@ for at in range(0, 25, 5):
                     continue
                 build = None
                 while build is None:
-                    build = index.lease("w", ABLE, TTL)
+                    build = take(index, "w", ABLE, TTL)
                 index.succeed(build, engine_of(build))
 
         together(work, 3)
@@ -268,7 +268,7 @@ index.db.run(work, writes=True)
         child.go()
         child.expect(build.id)
         child.kill()
-        assert index.lease("w2", ABLE, TTL) is None
+        assert take(index, "w2", ABLE, TTL) is None
         assert [one.id for one in index.reap(["victim"])] == [build.id]
         again = lease(index, "w2")
         index.succeed(again, engine_of(again))
@@ -281,7 +281,7 @@ index.db.run(work, writes=True)
 seed = random.random()
 for n in range(100000):
     index.claim_or_join([request(random.randrange(30))], f"w{seed}")
-    given = index.lease(f"w{seed}", ABLE, 3600.0)
+    given = take(index, f"w{seed}", ABLE, 3600.0)
     if given:
         index.append_log(given, "line\\n")
         index.succeed(given, engine_of(given))
@@ -302,6 +302,6 @@ for n in range(100000):
         assert set(recipes.values()) == {1}
         assert {engine.recipe for engine in index.engines()} == set(recipes)
         index.claim_or_join([request(n) for n in range(30)], "me")
-        while given := index.lease("w", ABLE, TTL):
+        while given := take(index, "w", ABLE, TTL):
             index.succeed(given, engine_of(given))
         assert len(index.engines()) + len(index.builds(states=[BuildState.RUNNING])) == 30

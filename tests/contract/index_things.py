@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from farm.builds import Build, BuildRequest, Engine, Failure, FailureKind, Lease
-from farm.index import Claim, Index, KeyParts, Wanted
+from farm.errors import LeaseLost
+from farm.index import Beat, Claim, Index, KeyParts, Offer, Sign, Wanted, Worker
 
 CAPABILITY = "tensorrt_rtx-1.7.1.116-sm_89"
 ABLE = [CAPABILITY]
@@ -75,10 +77,35 @@ def queued(index: Index, one: BuildRequest | None = None, waiter: str = "me") ->
     return build
 
 
+def offer(worker: str = "w1", able: Sequence[str] = ABLE, node: str | None = None, **changes: Any) -> Offer:
+    """What a worker offers; its node is named after it unless ``node`` says otherwise."""
+    return Offer(worker, f"node-{worker}" if node is None else node, tuple(able), **changes)
+
+
+def take(index: Index, worker: str = "w1", able: Sequence[str] = ABLE, ttl: float = TTL) -> Lease | None:
+    """One lease, if there is one."""
+    given = index.lease(offer(worker, able), ttl)
+    return given[0] if given else None
+
+
 def lease(index: Index, worker: str = "w1", ttl: float = TTL) -> Lease:
-    given = index.lease(worker, ABLE, ttl)
+    given = take(index, worker, ABLE, ttl)
     assert given is not None
     return given
+
+
+def unwanted(index: Index, lease: Lease, ttl: float = TTL, phase: str = "build", progress: float | None = None) -> bool:
+    """Beat once; whether nobody wants the build any more. ``LeaseLost``."""
+    (sign,) = index.beat([Beat(lease, phase, progress)], ttl)
+    assert index.signs([lease]) == [sign]
+    if sign is Sign.LOST:
+        raise LeaseLost("lost")
+    return sign is Sign.UNWANTED
+
+
+def there(index: Index, worker: str, able: Sequence[str] = ABLE, **detail: Any) -> None:
+    """Show a worker on the node that ``offer`` names."""
+    index.register(Worker(worker, f"node-{worker}", 1, 5.0, tuple(able), detail))
 
 
 def made(index: Index, one: BuildRequest | None = None, plan: object = "plan") -> Engine:

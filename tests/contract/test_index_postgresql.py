@@ -11,17 +11,18 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from contract_builds import AskingContract, MakingContract
 from contract_engines import EnginesContract
+from contract_fleet import FleetContract
 from contract_keeping import KeepingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract, together
 from contract_serving import ServingContract
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
-from index_things import ABLE, EXPIRED, claim, engine_of, failure, lease, parts_of, queued, request, state
+from index_things import CAPABILITY, EXPIRED, claim, engine_of, failure, lease, offer, parts_of, queued, request, state
 from servers import Server, empty
 from sqlalchemy import Connection
 
-from farm.db import engines, statements
+from farm.db import engines, leasing, statements
 from farm.db.claims import Claiming
 from farm.db.index import SqlIndex
 from farm.db.migrate import needs_upgrade, upgrade
@@ -46,6 +47,10 @@ def index(url: str) -> Iterator[SqlIndex]:
 
 
 class TestEngines(EnginesContract):
+    pass
+
+
+class TestFleet(FleetContract):
     pass
 
 
@@ -259,7 +264,8 @@ class TestServer:
         if analysed:
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute("ANALYZE builds")
-        plan = explain(index, index.db.made(statements.best_due), {"the_capabilities": ABLE})
+        wanted = leasing._wanted(offer(), CAPABILITY, 1)
+        plan = explain(index, index.db.made(statements.best_due), wanted)
         assert "ix_builds_due" in plan and "Sort" not in plan
 
     @pytest.mark.parametrize("analysed", [False, True])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from contract_builds import AskingContract, MakingContract
 from contract_engines import EnginesContract
+from contract_fleet import FleetContract
 from contract_keeping import KeepingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract
@@ -31,6 +32,10 @@ def index(url: str) -> Iterator[SqlIndex]:
 
 
 class TestEngines(EnginesContract):
+    pass
+
+
+class TestFleet(FleetContract):
     pass
 
 

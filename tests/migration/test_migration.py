@@ -21,6 +21,7 @@ from farm.db.migrate import HEAD, REVISIONS, needs_upgrade, upgrade
 from farm.db.models import WHERE, metadata
 from farm.db.session import make_engine, parse_url
 from farm.errors import Unavailable
+from farm.index import Offer
 
 HERE = Path(__file__).parent
 FROZEN = sorted(HERE.glob("frozen_*.sql"))
@@ -121,7 +122,8 @@ def test_an_old_database_goes_on_working(frozen: Path, path: Path) -> None:
     try:
         (reaped,) = index.reap(["host:1:a"])
         assert reaped.request.model == "running.pt2" and reaped.state is BuildState.QUEUED
-        taken = [index.lease("w", [reaped.request.capability], 60.0) for _ in range(3)]
+        offer = Offer("w", "node", (reaped.request.capability,))
+        taken = [(index.lease(offer, 60.0) or [None])[0] for _ in range(3)]
         assert [one.build.request.model if one else None for one in taken] == ["running.pt2", "queued.pt2", None]
     finally:
         index.close()

@@ -65,7 +65,7 @@ def test_a_request_comes_back_whole(told: dict[str, object], priority: int, cust
 
 
 def test_a_newer_farms_fields_are_left_out() -> None:
-    stored = json.loads(request_json(request())) | {"tenant": "somebody"}
+    stored = json.loads(request_json(request())) | {"mood": "somebody"}
     assert request_from(json.dumps(stored)) == request()
 
 
