@@ -35,7 +35,16 @@ _BY_CAPABILITY: dict[int, str] = {
     120: "rtx5050 rtx5060 rtx5060ti rtx5070 rtx5070ti rtx5080 rtx5090 rtx5090d rtxpro2000 rtxpro4000 rtxpro4500 "
     "rtxpro5000 rtxpro6000",
 }
-_ARM: dict[int, str] = {72: "xavier", 75: "t4g", 87: "orin", 90: "gh200", 100: "gb200", 103: "gb300", 110: "thor", 121: "gb10"}
+_ARM: dict[int, str] = {
+    72: "xavier",
+    75: "t4g",
+    87: "orin",
+    90: "gh200",
+    100: "gb200",
+    103: "gb300",
+    110: "thor",
+    121: "gb10",
+}
 
 GPUS: dict[str, Gpu] = {
     name: Gpu(name, capability, arch)
