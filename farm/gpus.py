@@ -65,7 +65,8 @@ CAPABILITIES = frozenset(gpu.capability for gpu in GPUS.values())
 # Form factors, memory sizes and editions are words of their own; they go before the spaces do, so that "3060 12GB"
 # stays 3060. So does all that is said of a MIG device, which is a part of its GPU.
 _FORM = re.compile(
-    r"[\s-](mig \S+|sxm\d?|pcie|nvl|ac|hbm\d\w?|\d+\s?gb?|with|max-q|design|blackwell|(workstation|server) edition)(?!\w)"
+    r"[\s-](mig \S+|sxm\d?|pcie|nvl|ac|hbm\d\w?|\d+\s?gb?|with|max-q|design|blackwell|(workstation|server) edition)"
+    r"(?!\w)"
 )
 _NOISE = re.compile(r"nvidia|geforce|tesla|graphics|laptop|generation|gpu|[\s_-]+|\(.*?\)")
 

@@ -80,9 +80,8 @@ def against_smi(host: Host, rows: Sequence[dict[str, str]]) -> list[str]:
         }
         if not device.mig:
             pairs |= {"uuid": device.uuid, "memory.total": f"{device.memory // MIB} MiB"}
-        found += [
-            f"{name} is {mine!r}, for nvidia-smi {row[name]!r}" for name, mine in pairs.items() if mine != row[name]
-        ]
+        unlike = {name: mine for name, mine in pairs.items() if mine != row[name]}
+        found += [f"{name} is {mine!r}, for nvidia-smi {row[name]!r}" for name, mine in unlike.items()]
     return found
 
 

@@ -22,6 +22,7 @@ from types import TracebackType
 from farm.errors import Unavailable
 
 PLACES = (Path("/run/lock"), Path("/tmp"))
+"""Known to all users: see ``_open`` for the care that this takes."""
 FOLDER = "farm-gpus"
 MAX_HOLDER = 4096
 """Bytes of a lock file that are read: anybody may write into it."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+PREFIX = "GPU-"
+"""Or ``MIG-``, as long. Alone it names nothing, even on a machine with one GPU (seen with CUDA 13.0)."""
+
 
 class Numbered(Protocol):
     """A GPU, or a MIG device of one: its GPU's number, and its own id."""
@@ -41,6 +44,6 @@ def _named(devices: Sequence[Device], entry: str) -> Device | None:
     """A number names the GPU's first device: of a GPU that is cut into MIG devices CUDA shows one."""
     if entry.isdecimal():
         return next((device for device in devices if device.index == int(entry)), None)
-    fitting = [device for device in devices if entry and device.uuid.lower().startswith(entry.lower())]
-    exact = [device for device in fitting if device.uuid.lower() == entry.lower()]
+    fitting = [device for device in devices if len(entry) > len(PREFIX) and device.uuid.startswith(entry)]
+    exact = [device for device in fitting if device.uuid == entry]
     return exact[0] if exact else fitting[0] if len(fitting) == 1 else None

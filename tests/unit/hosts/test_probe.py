@@ -84,7 +84,7 @@ def test_two_gpus_and_one_of_them(driver: Driver) -> None:
         ("0,-1,1", [0]),
         ("0, 1", [0, 1]),
         ("GPU-1aaaaaaa-1111-2222-3333-444444444444", [1]),
-        ("gpu-1AAA", [1]),
+        ("GPU-1aaa", [1]),
         ("GPU-", []),
         ("GPU-9", []),
         ("", []),
@@ -98,6 +98,12 @@ def test_what_cuda_is_told_to_see(driver: Driver, said: str, left: list[int]) ->
     assert [gpu.index for gpu in host.gpus] == left
     if not left:
         assert host.why_no_gpu == f"CUDA_VISIBLE_DEVICES='{said}' leaves none of the 2 that the driver shows"
+
+
+def test_the_first_word_of_an_id_names_nothing(driver: Driver) -> None:
+    driver(h100())
+    assert probe(environ={"CUDA_VISIBLE_DEVICES": "GPU-"}).gpus == ()
+    assert len(probe(environ={"CUDA_VISIBLE_DEVICES": "GPU-0"}).gpus) == 1
 
 
 def test_a_gpu_that_is_hidden_cannot_be_asked_for(driver: Driver) -> None:
