@@ -1,37 +1,25 @@
-"""This machine's NVIDIA GPU, by NVML, where there is one and its bindings are installed."""
+"""This machine's NVIDIA GPU in the catalogue's terms, for the target ``local`` and the queues that a worker serves."""
 
 from __future__ import annotations
 
-import platform
 from dataclasses import replace
 
 from farm.gpus import Gpu, find_gpu, plain_name
+from farm.hosts.nvml import GpuDevice
+from farm.hosts.probe import machine, probe
+
+__all__ = ["gpu_of", "local_gpu", "machine"]
 
 
 def local_gpu() -> Gpu | None:
-    """The first GPU that the driver shows, or ``None``. Never raises: no driver is no GPU."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        name = pynvml.nvmlDeviceGetName(handle)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-    known = find_gpu(name)
-    if known is not None and known.capability == major * 10 + minor:
+    """The first GPU that this process may use, or ``None``. Never raises: no driver is no GPU."""
+    found = probe().gpus
+    return gpu_of(found[0]) if found else None
+
+
+def gpu_of(device: GpuDevice) -> Gpu:
+    """The catalogue's GPU of that name, else one named as the driver names it; in this machine either way."""
+    known = find_gpu(device.name)
+    if known is not None and known.capability == device.capability:
         return replace(known, arch=machine())
-    return Gpu(plain_name(name), major * 10 + minor, machine())
-
-
-def machine() -> str:
-    """This machine's CPU architecture, in the names that targets use."""
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    return Gpu(plain_name(device.name), device.capability, machine())
