@@ -7,22 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-import psutil
-
 from farm.builders import Cancelled, Watch
+from farm.hosts.probe import memory
+from farm.hosts.readings import free_memory
 
 POLL_SECONDS = 0.2
 SHARE = 0.8
 """Of the machine's memory, what builds may be expected to take together."""
-
-
-def machine_memory() -> int:
-    """Bytes that builds may take together on this machine."""
-    return int(psutil.virtual_memory().total * SHARE)
-
-
-def machine_free() -> int:
-    return int(psutil.virtual_memory().available)
 
 
 class Admission:
@@ -36,11 +27,11 @@ class Admission:
     def __init__(
         self,
         capacity: int | None = None,
-        available: Callable[[], int] = machine_free,
+        available: Callable[[], int] = free_memory,
         gpu_capacity: int = 0,
         gpu_available: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.capacity = machine_memory() if capacity is None else capacity
+        self.capacity = int(memory() * SHARE) if capacity is None else capacity
         self.gpu_capacity = gpu_capacity
         self._available, self._gpu_available = available, gpu_available
         self._lock = threading.Lock()

@@ -57,7 +57,7 @@ class Identity:
 
     ``settings`` are the effective settings that the key holds; ``told`` what the builder is told; ``parts`` all
     parts by name, for ``farm explain``; ``warnings`` what cannot matter; ``refused`` what this builder cannot
-    honour (a key exists all the same); ``profiles`` are by input position.
+    honour (a key exists all the same); ``profiles`` are by input position; ``weight_bytes`` is what all weights weigh.
     """
 
     model: str
@@ -83,6 +83,7 @@ class Identity:
     capabilities: tuple[int, ...] = ()
     custom_ops: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True)

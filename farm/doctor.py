@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import psutil
-
 from farm.config import Config
 from farm.errors import FarmError
 from farm.index import Index
@@ -75,41 +73,30 @@ def _python() -> Finding:
 
 
 def _machine() -> list[Finding]:
-    from farm.hosts.gpu import machine
+    from farm.hosts.probe import cores, machine, memory
+    from farm.hosts.readings import free_memory
 
-    memory = psutil.virtual_memory()
-    cores = len(psutil.Process().cpu_affinity())
-    text = f"{cores} cores, {_size(memory.total)} of memory, {_size(memory.available)} free, {machine()}"
-    if memory.available < LOW_MEMORY:
+    free = free_memory()
+    text = f"{cores()} cores, {_size(memory())} of memory, {_size(free)} free, {machine()}"
+    if free < LOW_MEMORY:
         return [Finding("machine", WARN, text, "builds take 0.4 GB and three times the weights: close something")]
     return [Finding("machine", OK, text)]
 
 
 def _gpu() -> Finding:
-    from farm.hosts.gpu import local_gpu
+    from farm.hosts.gpu import gpu_of
+    from farm.hosts.probe import probe
 
-    gpu = local_gpu()
-    if gpu is None:
+    host = probe()
+    if not host.gpus:
         return Finding(
             "gpu",
             WARN,
-            "none that an NVIDIA driver shows",
+            f"none: {host.why_no_gpu}",
             "not needed for TensorRT-RTX; TensorRT engines, refitting and -t local need one",
         )
-    return Finding("gpu", OK, f"{gpu.name}, sm_{gpu.capability}, driver {_driver()}")
-
-
-def _driver() -> str:
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except ImportError:
-        return "unknown"
-    try:
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    finally:
-        pynvml.nvmlShutdown()
+    names = [f"{gpu_of(device).name}, sm_{device.capability}, {_size(device.memory)}" for device in host.gpus]
+    return Finding("gpu", OK, f"{'; '.join(names)}; driver {host.driver}, CUDA {host.cuda}")
 
 
 def _toolchains(config: Config) -> list[Finding]:
@@ -218,8 +205,16 @@ def _folder(config: Config) -> Path | None:
 def _broker(config: Config) -> Finding:
     if config.embedded:
         return Finding("broker", OK, f"none: builds run in the asking process, {config.workers} at once")
-    place = config.broker_url.rpartition("@")[2]
-    return Finding("broker", FAIL, f"{place}: this version builds in process only", "unset FARM_BROKER_URL")
+    from farm.dispatch import BrokerDispatch
+
+    broker = BrokerDispatch(config.broker_url)
+    try:
+        broker.check()
+    except FarmError as error:
+        return Finding("broker", FAIL, error.message, error.hint)
+    finally:
+        broker.stop()
+    return Finding("broker", OK, f"{config.broker_url.rpartition('@')[2]} answers")
 
 
 def _size(count: float) -> str:

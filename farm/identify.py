@@ -144,6 +144,7 @@ class Identifier:
             refused=tuple(reason for reason in refused if reason),
             custom_ops=ask.custom_ops,
             priority=ask.priority,
+            weight_bytes=program.weights.size,
         )
 
     # -- for workers -------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ class Farm:
         ]
 
     def _request(self, identity: Identity) -> BuildRequest:
-        weights = self.identifier.program(identity.model, identity.custom_ops).weights.size
+        weights = identity.weight_bytes
         return BuildRequest(
             key=identity.key,
             recipe=identity.recipe,

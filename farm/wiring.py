@@ -12,21 +12,24 @@ from urllib.parse import unquote, urlsplit
 
 from farm.config import Config, load
 from farm.errors import BadConfig, Unavailable
-from farm.hosts.gpu import local_gpu, machine
+from farm.hosts.gpu import local_gpu
 from farm.hosts.processes import alive, vantage
 from farm.identify import Identifier
 from farm.index import Index
+from farm.repair import Repair
 from farm.service import Dispatch, Farm
 from farm.store import BlobStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from farm.crew import Crew
     from farm.dispatch import BrokerDispatch, Station
+    from farm.fitting import Fitting
     from farm.toolchains import Toolchain
     from farm.worker import BuildWorker
 
+EMBEDDED_POLL_SECONDS = 0.5
 SAY_SECONDS = 2.0
 """How often a fleet's worker writes down how far its builds are: a thousand of them share one database."""
 
@@ -141,18 +144,37 @@ class LazyBroker:
             self._real.stop()
 
 
-def open_station(config: Config, index: Index, store: BlobStore) -> Station:
-    """What ``farm worker`` runs: hands, and the Celery worker that wakes them."""
+def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None = None) -> tuple[Station, list[str]]:
+    """What ``farm worker`` runs: hands, and the Celery worker that wakes them; and what its user should be told."""
+    from farm.builders.discover import probe
+    from farm.crew import Crew
     from farm.dispatch import Station
 
+    tried = [probe(chain) for chain in installed_toolchains()]
+    notes = [f"{one.toolchain} does not work here: {one.failure.message}" for one in tried if one.failure]
+    fitting = fit_machine(config, [one.toolchain for one in tried if one.works], gpu)
+    worker = open_worker(config, index, store, fitting)
     broker = f"memory://{uuid.uuid4().hex}" if config.embedded else config.broker_url
-    return Station(broker, open_crew(config, index, store), lambda: index.reap(gone_workers(index)))
+    repair = Repair(index, lambda counts: None, lambda: gone_workers(index))
+    return Station(broker, Crew(worker, fitting.slots, _poll(config)), repair.now), [*notes, *fitting.notes]
 
 
 def open_crew(config: Config, index: Index, store: BlobStore) -> Crew:
+    """Hands for an embedded farm."""
     from farm.crew import Crew
 
-    return Crew(open_worker(config, index, store), config.workers, config.poll_seconds if config.fleet else 0.5)
+    fitting = fit_machine(config, installed_toolchains())
+    return Crew(open_worker(config, index, store, fitting), fitting.slots, _poll(config))
+
+
+def fit_machine(config: Config, toolchains: Sequence[Toolchain], gpu: int | None = None) -> Fitting:
+    from farm.fitting import fit
+
+    return fit(config, toolchains, gpu)
+
+
+def _poll(config: Config) -> float:
+    return config.poll_seconds if config.fleet else EMBEDDED_POLL_SECONDS
 
 
 def open_identifier(config: Config) -> Identifier:
@@ -173,20 +195,16 @@ def installed_toolchains() -> tuple[Toolchain, ...]:
     return installed_toolchains()
 
 
-def open_worker(config: Config, index: Index, store: BlobStore) -> BuildWorker:
-    """A worker of this machine, serving every queue that its toolchains and GPU allow."""
+def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting) -> BuildWorker:
+    """A worker of this machine, serving the queues that its fitting allows."""
     from farm.builders import Limits
     from farm.builders.tensorrt import TensorRTBuilder
     from farm.cache import EngineCache
     from farm.forms import Forms
     from farm.ledger import Ledger
-    from farm.placement import served
     from farm.worker import BuildWorker, Workshop
 
-    gpu = local_gpu()
-    name, number = (gpu.name, gpu.capability) if gpu else (None, 0)
-    serves = [queue for chain in installed_toolchains() for queue in served(chain, machine(), name, number)]
-    builder = TensorRTBuilder()
+    builder = TensorRTBuilder(fitting.environment)
     limits = Limits(seconds=config.build_timeout, memory=config.build_memory)
     return BuildWorker(
         Workshop(
@@ -195,14 +213,17 @@ def open_worker(config: Config, index: Index, store: BlobStore) -> BuildWorker:
             forms=Forms(index, store, config.scratch, builder, limits),
             builder=builder,
             identifier=open_identifier(config),
-            serves=tuple(serves),
+            serves=fitting.serves,
             scratch=config.scratch,
             host=config.host,
             limits=limits,
             lease_seconds=config.lease_seconds,
             beat_seconds=config.beat_seconds,
             say_seconds=max(config.beat_seconds, SAY_SECONDS) if config.fleet else config.beat_seconds,
-            slots=config.workers,
+            slots=fitting.slots,
+            detail=fitting.detail,
+            admission=fitting.admission,
+            release=fitting.release,
         )
     )
 

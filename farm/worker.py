@@ -64,6 +64,8 @@ class Workshop:
     slots: int = 1
     detail: Mapping[str, Any] = field(default_factory=dict)
     admission: Admission = field(default_factory=Admission)
+    release: Callable[[], None] = lambda: None
+    """Lets go of what this worker alone may use, such as a GPU."""
 
 
 class BuildWorker:
@@ -118,6 +120,7 @@ class BuildWorker:
         self._hearts.stop()
         with contextlib.suppress(Unavailable):
             self.shop.index.unregister(self.me.id)
+        self.shop.release()
 
     def _show(self) -> None:
         """Stay on the list of workers; a few times as often as is needed to be counted upon."""

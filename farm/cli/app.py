@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from farm.cli import asking, care, fleet, looking, sweep
+from farm.cli import asking, care, fleet, looking, nodes, sweep
 from farm.version import __version__
 
 ASK, LOOK, FLEET, CARE = "Ask for engines", "Look and act", "Fleet", "Care"
@@ -54,7 +54,7 @@ app.command("cancel", rich_help_panel=LOOK)(looking.cancel)
 app.command("retry", rich_help_panel=LOOK)(looking.retry)
 app.command("stats", rich_help_panel=LOOK)(looking.stats)
 app.command("settings", rich_help_panel=LOOK)(looking.settings)
-app.command("nodes", rich_help_panel=FLEET)(fleet.nodes)
+app.command("nodes", rich_help_panel=FLEET)(nodes.nodes)
 app.command("worker", rich_help_panel=FLEET)(fleet.worker)
 app.add_typer(fleet.database, name="db", rich_help_panel=FLEET)
 app.command("doctor", rich_help_panel=CARE)(care.doctor)

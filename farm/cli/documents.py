@@ -31,6 +31,11 @@ def build_document(build: Build) -> dict[str, Any]:
         "phase": build.phase or None,
         "progress": build.progress,
         "worker": build.worker,
+        "node": build.node,
+        "tenant": request.tenant,
+        "expected_seconds": round(request.expected, 3),
+        "memory": request.memory,
+        "gpu_memory": request.gpu_memory,
         "waiters": build.waiters,
         "engine": build.engine,
         "failure": {"kind": str(failure.kind), "message": failure.message, "hint": failure.hint or None}
@@ -78,6 +83,7 @@ def worker_document(worker: Worker) -> dict[str, Any]:
         "pid": worker.pid,
         "born": worker.born,
         "seen": worker.seen,
+        "fresh": worker.fresh,
         "capabilities": list(worker.capabilities),
         "detail": dict(worker.detail),
     }

@@ -1,61 +1,17 @@
-"""``farm worker``, ``farm nodes`` and ``farm db``."""
+"""``farm worker`` and ``farm db``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from farm.cli import options as opt
-from farm.cli.output import Column, Table, emit, human_ago, human_seconds, say
-from farm.cli.session import configured, opened
+from farm.cli.output import emit, human_seconds, say
+from farm.cli.session import configured
 
 if TYPE_CHECKING:
-    from farm.service import Farm
-
-
-# -- nodes ---------------------------------------------------------------------------------------------------
-
-
-def nodes(as_json: opt.Json = False) -> None:
-    """List the machines that build now."""
-    with opened() as farm:
-        documents = node_documents(farm)
-    if as_json:
-        emit(documents)
-    elif documents:
-        show_nodes(documents)
-    else:
-        say("no process builds now; 'farm worker' is one")
-
-
-def node_documents(farm: Farm) -> list[dict[str, Any]]:
-    """One document for each host, with its workers: they say what they can build."""
-    from farm.cli.documents import worker_document
-
-    hosts: dict[str, list[dict[str, Any]]] = {}
-    for worker in farm.index.workers():
-        hosts.setdefault(worker.host, []).append(worker_document(worker))
-    return [
-        {
-            "node": host,
-            "workers": workers,
-            "capabilities": sorted({name for worker in workers for name in worker["capabilities"]}),
-            "seen": max(worker["seen"] for worker in workers),
-        }
-        for host, workers in hosts.items()
-    ]
-
-
-def show_nodes(documents: Sequence[dict[str, Any]]) -> None:
-    """Nodes as a table."""
-    table = Table(
-        [Column("node", cut="tail"), Column("workers", right=True), Column("builds", cut="fold"), Column("seen")]
-    )
-    for item in documents:
-        table.add(item["node"], str(len(item["workers"])), " ".join(item["capabilities"]), human_ago(item["seen"]))
-    table.show()
+    pass
 
 
 # -- worker --------------------------------------------------------------------------------------------------
@@ -68,6 +24,10 @@ def worker(
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="This node's name (default: its host name).")
+    ] = None,
+    gpu: Annotated[
+        int | None,
+        typer.Option("--gpu", metavar="N", min=0, help="The GPU to build on, as nvidia-smi counts; one worker each."),
     ] = None,
     until_idle: Annotated[
         bool, typer.Option("--until-idle", metavar="", help="End when nothing waits or runs here any more.")
@@ -82,7 +42,7 @@ def worker(
     from farm.cli.working import work
 
     config = configured(concurrency=concurrency, host=name)
-    document = work(config, until_idle)
+    document = work(config, until_idle, gpu)
     if as_json:
         emit(document)
     else:

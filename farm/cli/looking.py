@@ -93,7 +93,7 @@ def _programs(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
 
 
 def _nodes(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
-    from farm.cli.fleet import node_documents
+    from farm.cli.nodes import node_documents
 
     return node_documents(farm)[:limit]
 
@@ -158,7 +158,7 @@ def _show_programs(documents: Sequence[dict[str, Any]]) -> None:
 
 
 def _show_nodes(documents: Sequence[dict[str, Any]]) -> None:
-    from farm.cli.fleet import show_nodes
+    from farm.cli.nodes import show_nodes
 
     show_nodes(documents)
 

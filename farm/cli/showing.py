@@ -14,6 +14,7 @@ from farm.cli.documents import (
     event_document,
     program_document,
 )
+from farm.cli.nodes import reasons
 from farm.cli.output import (
     card,
     count_of,
@@ -133,6 +134,7 @@ def _build_document(farm: Farm, build: Build) -> dict[str, Any]:
         "told": dict(build.request.told),
         "attempt_list": [attempt_document(attempt) for attempt in farm.index.attempts(build.id)],
         "events": [event_document(event) for event in farm.index.events(build.id)],
+        "waiting": reasons(farm, build) if str(build.state) == "queued" else [],
     }
 
 
@@ -158,6 +160,7 @@ def _show_build(item: dict[str, Any]) -> None:
             ("engine", short(item["engine"])),
             ("key", short(item["key"])),
             ("recipe", short(item["recipe"])),
+            ("needs", _needs(item) if item["state"] == "queued" else ""),
             ("waited for by", count_of(item["waiters"], "client") if item["state"] in ("queued", "running") else ""),
         ],
     )
@@ -165,7 +168,17 @@ def _show_build(item: dict[str, Any]) -> None:
         ended = attempt["finished"] - attempt["started"] if attempt["finished"] else None
         why = f": {attempt['message']}" if attempt["message"] else ""
         say(f"  attempt {attempt['attempt']}  {attempt['outcome'] or 'running'} {human_seconds(ended)}{why}")
+    if item["state"] == "queued":
+        for reason in item["waiting"]:
+            say(f"  {reason['node']}  {'can take it, when its turn comes' if reason['can'] else reason['reason']}")
+        if not item["waiting"]:
+            say("  no process builds now; 'farm worker' is one")
     note(f"farm: 'farm logs {item['build']}' prints its log")
+
+
+def _needs(item: dict[str, Any]) -> str:
+    memory = f", {human_size(item['memory'])} of memory" if item["memory"] else ""
+    return f"{item['capability']}{memory}"
 
 
 # -- engines, programs, sweeps -------------------------------------------------------------------------------

@@ -46,14 +46,16 @@ class Signals:
         self.heard.set()
 
 
-def work(config: Config, until_idle: bool) -> dict[str, Any]:
+def work(config: Config, until_idle: bool, gpu: int | None = None) -> dict[str, Any]:
     """Build until a signal comes, or until nothing is left to do; what was done, as a document."""
     from farm.wiring import open_station
 
     began = time.monotonic()
     signals = Signals()
     with opened(config, building=True) as farm, signals.caught():
-        station = open_station(farm.config, farm.index, farm.store)
+        station, notes = open_station(farm.config, farm.index, farm.store, gpu)
+        for text in notes:
+            note(f"farm: {text}")
         try:
             _begin(farm, station)
             reason = _until_done(farm, station, signals, until_idle)
