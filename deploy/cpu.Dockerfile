@@ -26,12 +26,14 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 farm \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/farm --shell /usr/sbin/nologin farm \
-    && install --directory --owner=farm --group=farm --mode=0700 /var/lib/farm
+    && install --directory --owner=farm --group=farm --mode=0700 /var/lib/farm /var/lib/farm/tmp
 COPY --from=build /opt/farm /opt/farm
 ENV PATH=/opt/farm/bin:$PATH \
     FARM_HOME=/var/lib/farm \
+    TMPDIR=/var/lib/farm/tmp \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
+# Temporary files can be as large as engines and programs: they go to the volume, not to a small /tmp.
 # A volume of each container's own, never one that containers share: what a build has left behind is told from
 # one that runs by its process, and processes of other containers cannot be seen.
 VOLUME ["/var/lib/farm"]

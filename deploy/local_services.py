@@ -265,7 +265,14 @@ class S3Server:
         if weed is None:
             raise Trouble(f"the S3 server SeaweedFS ('weed') is not installed:\n{GET_WEED}")
         inner = [f"-{part}.port={port}" for part, port in self.ports.items()]
-        only_s3 = ["-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=0", "-master.volumeSizeLimitMB=1024"]
+        only_s3 = [
+            "-s3",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-volume.max=0",
+            "-volume.preStopSeconds=1",
+            "-master.volumeSizeLimitMB=1024",
+        ]
         return [weed, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *only_s3, *inner]
 
     def answers(self) -> bool:
