@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,18 @@ def test_files_that_are_referred_to_exist(tracked: set[str]) -> None:
     dockerfile = (DEPLOY / "cpu.Dockerfile").read_text("utf-8")
     for path in re.findall(r"/opt/farm/share/(\w+\.py)", (DEPLOY / "compose.yaml").read_text("utf-8")):
         assert f"deploy/{path}" in tracked and f"deploy/{path}" in dockerfile
+
+
+def test_shell_in_it_is_sound() -> None:
+    beside = Path(sys.executable).with_name("shellcheck")
+    shellcheck = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    scripts = [service["command"][0] for service in SERVICES.values() if service.get("entrypoint", [])[-1:] == ["-c"]]
+    assert len(scripts) == 3
+    for script in scripts:
+        done = subprocess.run([shellcheck, "--shell=sh", "-"], input=script, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 def test_docker_compose_accepts_it(tmp_path: Path) -> None:
