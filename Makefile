@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types imports unit bench clean
+.PHONY: help demo test test-all lint types imports unit bench fleet fleet-env fleet-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,15 @@ test-all: $(STAMP) ## The tests, the long ones included
 
 bench: $(STAMP) ## Ratios against peers and limits, in one run; writes bench.json
 	@$(BIN)/python -m tests.bench
+
+fleet: $(STAMP) ## A fleet on this machine, until Ctrl-C: S3 server, beat, two workers (docs/fleet.md)
+	@exec $(BIN)/python deploy/local_fleet.py up $(FLEET_ARGS)
+
+fleet-env: $(STAMP) ## The exports with which a shell talks to it (docs/fleet.md)
+	@$(BIN)/python deploy/local_fleet.py env
+
+fleet-down: $(STAMP) ## Stop it, and remove its database, its messages and .fleet
+	@$(BIN)/python deploy/local_fleet.py down
 
 clean: ## Remove what was made
 	rm -rf $(VENV) bench.json demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
