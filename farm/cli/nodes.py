@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def nodes(
     for_: Annotated[
         str,
-        typer.Option("--for", metavar="ID", help="Say of each why it cannot take this build (its id, key or recipe)."),
+        typer.Option("--for", metavar="ID", help="Say why each cannot take a build (its id, key or recipe)."),
     ] = "",
     trust: Annotated[
         str, typer.Option("--trust", metavar="NODE", help="Forget a node's failures: offer it builds again at once.")
@@ -118,8 +118,8 @@ def show_nodes(documents: Sequence[dict[str, Any]]) -> None:
     for item in documents:
         if item["aside_until"]:
             note(
-                f"farm: {item['node']} is set aside until {human_time(item['aside_until'])}: {item['failures']} failures "
-                f"in a row, {item['why_aside']} ('farm nodes --trust {item['node']}' takes it back now)"
+                f"farm: {item['node']} is set aside until {human_time(item['aside_until'])}: "
+                f"{item['failures']} failures in a row, {item['why_aside']} ('farm nodes --trust {item['node']}' takes it back now)"
             )
 
 
