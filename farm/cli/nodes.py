@@ -117,10 +117,12 @@ def show_nodes(documents: Sequence[dict[str, Any]]) -> None:
     table.show()
     for item in documents:
         if item["aside_until"]:
-            note(
-                f"farm: {item['node']} is set aside until {human_time(item['aside_until'])}: "
-                f"{item['failures']} failures in a row, {item['why_aside']} ('farm nodes --trust {item['node']}' takes it back now)"
-            )
+            note(f"farm: {item['node']} is set aside until {human_time(item['aside_until'])}: {_why_aside(item)}")
+
+
+def _why_aside(item: dict[str, Any]) -> str:
+    back = f"'farm nodes --trust {item['node']}' takes it back now"
+    return f"{item['failures']} failures in a row, {item['why_aside']} ({back})"
 
 
 # -- why a build waits ---------------------------------------------------------------------------------------
