@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 
 @dataclass
@@ -17,6 +17,16 @@ class _Wish:
 
 
 _wish = _Wish()
+
+
+class _Stderr:
+    """Whatever standard error is when a line is written: it may be replaced while loggers live."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class LazyLogger:
@@ -59,6 +69,6 @@ def _make_logger(name: str) -> Any:
             structlog.processors.JSONRenderer() if _wish.json else lines,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_wish.level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _Stderr())),
     )
     return structlog.get_logger(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
@@ -22,10 +24,23 @@ def reachable_server() -> str:
                 return server
         except psycopg.OperationalError as error:
             reasons.append(f"{server}: {str(error).splitlines()[0]}")
-    message = "no PostgreSQL to test with: " + "; ".join(reasons)
+    return absent("PostgreSQL", "; ".join(reasons))
+
+
+def absent(name: str, reason: str) -> NoReturn:
+    """A server that is not there is a skip on a laptop, and a failure in CI."""
+    message = f"no {name} to test with: {reason}"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def needed(name: str, ask: Callable[[], object], refused: type[Exception]) -> None:
+    """Go on if the server answers."""
+    try:
+        ask()
+    except refused as error:
+        absent(name, str(error))
 
 
 class Server:

@@ -1,0 +1,116 @@
+"""The brokers: in memory, Redis and RabbitMQ; and one that is not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from contract_broker import BrokerContract, RemoteBrokerContract
+from servers import needed
+
+from farm.dispatch import BrokerDispatch
+from farm.errors import Unavailable
+
+REDIS = "redis://127.0.0.1:6379"
+REDIS_DATABASES = range(10, 16)
+RABBITMQ = "amqp://guest:guest@127.0.0.1:5672"
+
+
+class TestMemory(BrokerContract):
+    @pytest.fixture
+    def url(self) -> str:
+        return f"memory://{uuid.uuid4().hex}"
+
+    @pytest.fixture
+    def forget(self) -> Callable[[], None]:
+        """The memory transport lives as long as its process: it has nothing to lose."""
+        return lambda: None
+
+
+class TestRedis(RemoteBrokerContract):
+    @pytest.fixture
+    def url(self, worker_id: str) -> Iterator[str]:
+        redis = pytest.importorskip("redis")
+        number = (
+            REDIS_DATABASES[int(worker_id.removeprefix("gw") or 0) % len(REDIS_DATABASES)] if "gw" in worker_id else 15
+        )
+        client = redis.Redis.from_url(f"{REDIS}/{number}")
+        needed("Redis", client.ping, redis.exceptions.ConnectionError)
+        client.flushdb()
+        yield f"{REDIS}/{number}"
+        client.flushdb()
+
+    @pytest.fixture
+    def forget(self, url: str) -> Callable[[], None]:
+        import redis
+
+        return lambda: redis.Redis.from_url(url).flushdb()
+
+
+@pytest.fixture(scope="module")
+def vhost() -> Iterator[str]:
+    """A virtual host of its own where rabbitmqctl is at hand; else the default one (queues have names of their
+    own)."""
+    pytest.importorskip("amqp")
+    needed("RabbitMQ", lambda: BrokerDispatch(f"{RABBITMQ}//").check(), Unavailable)
+    name = f"farm_test_{uuid.uuid4().hex[:12]}"
+    if not rabbitmqctl("add_vhost", name):
+        yield "/"
+        return
+    rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    yield name
+    rabbitmqctl("delete_vhost", name)
+
+
+class TestRabbitMQ(RemoteBrokerContract):
+    @pytest.fixture
+    def url(self, vhost: str) -> str:
+        return f"{RABBITMQ}/{vhost}"
+
+    @pytest.fixture
+    def forget(self, url: str, queues: tuple[str, str]) -> Callable[[], None]:
+        from kombu import Connection
+
+        def purge() -> None:
+            with Connection(url) as connection:
+                connection.default_channel.queue_purge(f"farm.{queues[0]}")
+
+        return purge
+
+
+def rabbitmqctl(*words: str) -> bool:
+    command = shutil.which("rabbitmqctl")
+    if command is None:
+        return False
+    return subprocess.run([command, "-q", *words], capture_output=True, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])
+def test_a_broker_that_is_not_there_delays_no_client_for_long(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The builds are in the database already, and workers look for themselves."""
+    dispatch = BrokerDispatch(url)
+    began = time.monotonic()
+    dispatch.wake({"a": 5})
+    dispatch.wake({"a": 5})
+    assert time.monotonic() - began < 15
+    with pytest.raises(Unavailable, match="does not answer") as told:
+        dispatch.check()
+    assert "FARM_BROKER_URL" in told.value.hint and "guest:guest" not in told.value.message
+    dispatch.stop()
+
+
+def test_a_missing_broker_is_a_failure_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise ConnectionError("no")
+
+    monkeypatch.setitem(os.environ, "CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no Redis"):
+        needed("Redis", refuse, ConnectionError)
+    monkeypatch.setitem(os.environ, "CI", "false")
+    with pytest.raises(pytest.skip.Exception, match="no Redis"):
+        needed("Redis", refuse, ConnectionError)
