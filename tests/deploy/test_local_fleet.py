@@ -344,15 +344,25 @@ class RunningFleet:
         assert not left, self.said()
         return code
 
-    def farm(self, *arguments: str) -> Ran:
-        """A command of a user who has evaluated ``make -s fleet-env``."""
+    def environment(self) -> dict[str, str]:
+        """A shell's that has evaluated what ``env`` prints."""
         printed = subprocess.run(self.command("env"), capture_output=True, text=True, check=True).stdout
         exports = dict(shlex.split(line)[1].split("=", 1) for line in printed.splitlines())
-        environment = clean_environment(self.state / "nobody") | exports
-        done = subprocess.run(
-            [*FARM, *arguments], env=environment, cwd=self.state.parent, capture_output=True, text=True, timeout=120
-        )
+        return clean_environment(self.state / "nobody") | exports
+
+    def farm(self, *arguments: str) -> Ran:
+        """A command of a user who has evaluated ``make -s fleet-env``."""
+        command, cwd = [*FARM, *arguments], self.state.parent
+        done = subprocess.run(command, env=self.environment(), cwd=cwd, capture_output=True, text=True, timeout=120)
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def health(self, worker: str) -> str:
+        """What the image's health check says of one worker; empty when it is well."""
+        asked = "import sys; sys.path.insert(0, sys.argv[1]); import healthcheck, time\n"
+        asked += "healthcheck.FARM = sys.argv[3:]; print(healthcheck.worker_trouble(sys.argv[2], time.time()))"
+        command = [sys.executable, "-c", asked, str(DEPLOY), worker, *FARM]
+        done = subprocess.run(command, env=self.environment(), cwd=self.state.parent, capture_output=True, text=True)
+        return (done.stdout + done.stderr).strip()
 
     def down(self) -> None:
         subprocess.run(self.command("down"), check=True, capture_output=True, timeout=90)
@@ -398,6 +408,7 @@ def test_a_fleet_builds_and_ends(fleet: RunningFleet, tiny: str) -> None:
     assert outcomes == ["built", "hit"]
     assert {node["node"] for node in fleet.farm("nodes", "--json").json} == {"cpu-a", "cpu-b"}
     assert fleet.farm("doctor", "--json").code == 0
+    assert fleet.health("cpu-a") == "" and "no worker of cpu-c" in fleet.health("cpu-c")
     assert not (fleet.state / "nobody").exists(), "the user's own farm is left alone"
     assert fleet.end(signal.SIGINT) == 0
     fleet.down()
