@@ -27,7 +27,7 @@ BROKER_KEYS = ("farm", "_kombu.", "unacked", "celery")
 """How the keys begin that farm's messages make in Redis (kombu names them)."""
 GRPC_OFFSET = 10_000
 """SeaweedFS listens on each port and, with gRPC, on the one this much above it."""
-S3_PARTS = ("s3", "master", "volume", "filer")
+S3_PARTS = ("s3", "master", "volume", "filer", "admin")
 S3_READY_S = 60.0
 
 START_POSTGRESQL = """\
