@@ -19,6 +19,7 @@ SILENCE_S = 120.0
 UNSAVED_S = 600.0
 """Beat saves its schedule every three minutes."""
 LOOK_S = 15.0
+FARM = ["farm"]
 
 
 def main(arguments: list[str]) -> str:
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> str:
 
 def worker_trouble(host: str, now: float) -> str:
     try:
-        ran = subprocess.run(["farm", "nodes", "--json"], capture_output=True, text=True, timeout=LOOK_S)
+        ran = subprocess.run([*FARM, "nodes", "--json"], capture_output=True, text=True, timeout=LOOK_S)
     except subprocess.TimeoutExpired:
         return f"'farm nodes' has not answered for {LOOK_S:.0f} s"
     if ran.returncode != 0:

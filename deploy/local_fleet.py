@@ -205,7 +205,7 @@ def held(state: Path) -> Iterator[None]:
 
 
 class Signals:
-    """How often somebody asked for the end: once is in order, twice is at once."""
+    """How often somebody asked for the end: once is in order, twice is in a hurry."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -356,7 +356,7 @@ class Running:
 
     def stop(self) -> None:
         """Workers first, which need all the others to hand back what they do not finish."""
-        say(f"stopping (workers finish or hand back within {DRAIN_S} s; Ctrl-C again ends them at once)")
+        say(f"stopping (workers finish or hand back within {DRAIN_S} s; Ctrl-C again for now)")
         stop_all([[self.beat, *self.workers], [self.s3]], self.signals.hurry, self._show)
 
 

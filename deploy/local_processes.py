@@ -19,6 +19,8 @@ HASTY_S = 5.0
 """A process that ends sooner than this after its start has not worked at all."""
 HASTY_ENDS = 3
 LAST_LINES = 15
+HURRY_S = 5.0
+"""What a program has after the second SIGTERM: a worker hands its builds back."""
 
 
 class GaveUp(Exception):
@@ -106,10 +108,13 @@ class Process:
         if self.running is not None and self.alive:
             self.running.send_signal(signal.SIGTERM)
 
-    def finish(self, until: Callable[[], bool]) -> None:
-        """Wait for its end, ``stop_s`` at most or as long as ``until`` is false; then end all of it."""
-        deadline = time.monotonic() + self.stop_s
-        while self.alive and time.monotonic() < deadline and not until():
+    def finish(self, hurry: Callable[[], bool]) -> None:
+        """Wait for its end, ``stop_s`` at most, or ``HURRY_S`` once there is a ``hurry``; then end all of it."""
+        deadline, hurried = time.monotonic() + self.stop_s, False
+        while self.alive and time.monotonic() < deadline:
+            if hurry() and not hurried:
+                self.terminate()
+                deadline, hurried = min(deadline, time.monotonic() + HURRY_S), True
             time.sleep(0.05)
         self._reap()
 
@@ -129,11 +134,11 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def stop_all(stages: list[list[Process]], until: Callable[[], bool], show: Callable[[], None]) -> None:
-    """Stop stage by stage; the processes of one stage at once. ``until``: somebody is in a hurry."""
+def stop_all(stages: list[list[Process]], hurry: Callable[[], bool], show: Callable[[], None]) -> None:
+    """Stop stage by stage; the processes of one stage at once. ``hurry``: whether somebody cannot wait."""
     for stage in stages:
         for process in stage:
             process.terminate()
         for process in stage:
-            process.finish(until)
+            process.finish(hurry)
         show()

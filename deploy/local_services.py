@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import shutil
 import socket
 import subprocess
@@ -26,7 +27,7 @@ BROKER_KEYS = ("farm", "_kombu.", "unacked", "celery")
 """How the keys begin that farm's messages make in Redis (kombu names them)."""
 GRPC_OFFSET = 10_000
 """SeaweedFS listens on each port and, with gRPC, on the one this much above it."""
-S3_PARTS = ("s3", "master", "volume", "filer")
+S3_PARTS = ("s3", "master", "volume", "filer", "admin")
 S3_READY_S = 60.0
 
 START_POSTGRESQL = """\
@@ -239,7 +240,10 @@ def free(port: int) -> bool:
 
 @dataclass(frozen=True)
 class S3Server:
-    """SeaweedFS on this machine alone, its data in ``folder``."""
+    """SeaweedFS on this machine alone, its data in ``folder``.
+
+    ``weed mini``, since ``weed server`` (4.48) does not end on SIGTERM, and is slow to answer after it was killed.
+    """
 
     folder: Path
     ports: dict[str, int]
@@ -264,21 +268,18 @@ class S3Server:
         weed = str(beside) if beside.exists() else shutil.which("weed")
         if weed is None:
             raise Trouble(f"the S3 server SeaweedFS ('weed') is not installed:\n{GET_WEED}")
-        inner = [f"-{part}.port={port}" for part, port in self.ports.items()]
-        only_s3 = [
-            "-s3",
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-            "-volume.max=0",
-            "-volume.preStopSeconds=1",
-            "-master.volumeSizeLimitMB=1024",
-        ]
-        return [weed, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *only_s3, *inner]
+        ports = [f"-{part}.port={port}" for part, port in self.ports.items()]
+        without = ["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        return [weed, "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *without, *ports]
 
     def answers(self) -> bool:
+        """S3 answers before the part that holds the bytes has joined; only then can anything be read."""
+        master = f"http://127.0.0.1:{self.ports['master']}"
         try:
-            with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=TIMEOUT_S) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=TIMEOUT_S):
+                pass
+            with urllib.request.urlopen(f"{master}/dir/status", timeout=TIMEOUT_S) as answer:
+                return bool(json.load(answer)["Topology"]["DataCenters"])
         except (urllib.error.URLError, OSError):
             return False
 

@@ -118,12 +118,12 @@ def test_ports_are_kept_while_they_are_free() -> None:
     from local_services import free_ports
 
     ports = free_ports({})
-    assert len(set(ports.values())) == 4
+    assert len(set(ports.values())) == len(ports) == 5
     assert free_ports(ports) == ports
     with socket.create_server(("127.0.0.1", ports["filer"])):
         moved = free_ports(ports)
     assert moved["filer"] != ports["filer"] and moved["s3"] == ports["s3"]
-    assert len(set(moved.values())) == 4
+    assert len(set(moved.values())) == 5
 
 
 @pytest.fixture
@@ -213,27 +213,42 @@ def test_the_s3_server_wants_a_key_and_listens_here_alone(weed: Any, monkeypatch
     for client in (anonymous, stranger):
         with pytest.raises(ClientError, match=r"AccessDenied|InvalidAccessKeyId"):
             client.put_object(Bucket="farm", Key="k", Body=b"")
-    (process,) = (child for child in psutil.Process().children() if child.name() == "weed")
-    listening = [item.laddr for item in process.net_connections() if item.status == psutil.CONN_LISTEN]
-    assert {address.ip for address in listening} == {"127.0.0.1"}, listening
+    (pid,) = (child.pid for child in psutil.Process().children() if child.name() == "weed")
+    heard = listening(pid)
+    assert {ip for ip, _ in heard} == {"127.0.0.1"}, heard
 
 
-def test_compose_starts_the_s3_server_as_we_do(tmp_path: Path) -> None:
-    """Ours is run by these tests; theirs differs in ports, the folder, and in being heard by other machines."""
+def listening(pid: int) -> set[tuple[str, int]]:
+    """The addresses at which a process can be reached."""
+    found = psutil.Process(pid).net_connections("tcp")
+    return {(item.laddr.ip, item.laddr.port) for item in found if item.status == psutil.CONN_LISTEN}
+
+
+def test_compose_starts_an_s3_server_whose_inner_services_are_heard_here_alone(weed: Any, tmp_path: Path) -> None:
+    """Compose's own flags, with a folder and ports of a test's; its health check's own addresses."""
     from deployment import compose
-    from local_services import S3Server, Trouble, free_ports
+    from local_processes import Process
+    from local_services import S3Server, free_ports
 
-    variables = dict.fromkeys(("POSTGRES_PASSWORD", "REDIS_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"), "x")
-    theirs = set(compose(variables)["services"]["s3"]["command"])
+    variables = dict.fromkeys(("POSTGRES_PASSWORD", "REDIS_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"), "some-key")
+    service = compose(variables)["services"]["s3"]
+    theirs = S3Server(tmp_path / "theirs", free_ports({}), "some-key", "some-key")
+    theirs.folder.mkdir()
+    command = [part.replace("/data", str(theirs.folder)) for part in service["command"] if "s3.port=" not in part]
+    ports = [f"-{part}.port={port}" for part, port in theirs.ports.items() if part != "admin"]
+    command = [weed.command()[0], *command, *ports]
+    process = Process("s3", command, service["environment"], tmp_path, tmp_path / "theirs.log", stop_s=0)
+    process.start()
     try:
-        ours = set(S3Server(tmp_path, free_ports({}), "k", "s").command()[1:])
-    except Trouble as error:
-        pytest.skip(str(error))
-    own = {"-dir=/data", "-s3.ip.bind=0.0.0.0", "-s3.port=8333", "-master.volumeSizeLimitMB=4096"}
-    assert theirs - ours == own
-    assert {flag.partition("=")[0] for flag in ours - theirs} == {
-        "-dir", "-master.volumeSizeLimitMB", "-s3.port", "-master.port", "-volume.port", "-filer.port",
-    }  # fmt: skip
+        theirs.wait(lambda: None)
+        heard = listening(process.running.pid)
+    finally:
+        process.finish(lambda: True)
+    open_ports = {port for ip, port in heard if ip not in ("127.0.0.1", "::1")}
+    assert theirs.ports["s3"] in open_ports
+    assert not open_ports & {theirs.ports[part] for part in ("master", "volume", "filer")}
+    check = service["healthcheck"]["test"][1]
+    assert "127.0.0.1:8333/healthz" in check and "127.0.0.1:9333/dir/status" in check
 
 
 def test_health_is_told_from_what_the_database_has_heard() -> None:
@@ -329,15 +344,25 @@ class RunningFleet:
         assert not left, self.said()
         return code
 
-    def farm(self, *arguments: str) -> Ran:
-        """A command of a user who has evaluated ``make -s fleet-env``."""
+    def environment(self) -> dict[str, str]:
+        """A shell's that has evaluated what ``env`` prints."""
         printed = subprocess.run(self.command("env"), capture_output=True, text=True, check=True).stdout
         exports = dict(shlex.split(line)[1].split("=", 1) for line in printed.splitlines())
-        environment = clean_environment(self.state / "nobody") | exports
-        done = subprocess.run(
-            [*FARM, *arguments], env=environment, cwd=self.state.parent, capture_output=True, text=True, timeout=120
-        )
+        return clean_environment(self.state / "nobody") | exports
+
+    def farm(self, *arguments: str) -> Ran:
+        """A command of a user who has evaluated ``make -s fleet-env``."""
+        command, cwd = [*FARM, *arguments], self.state.parent
+        done = subprocess.run(command, env=self.environment(), cwd=cwd, capture_output=True, text=True, timeout=120)
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def health(self, worker: str) -> str:
+        """What the image's health check says of one worker; empty when it is well."""
+        asked = "import sys; sys.path.insert(0, sys.argv[1]); import healthcheck, time\n"
+        asked += "healthcheck.FARM = sys.argv[3:]; print(healthcheck.worker_trouble(sys.argv[2], time.time()))"
+        command = [sys.executable, "-c", asked, str(DEPLOY), worker, *FARM]
+        done = subprocess.run(command, env=self.environment(), cwd=self.state.parent, capture_output=True, text=True)
+        return (done.stdout + done.stderr).strip()
 
     def down(self) -> None:
         subprocess.run(self.command("down"), check=True, capture_output=True, timeout=90)
@@ -383,6 +408,7 @@ def test_a_fleet_builds_and_ends(fleet: RunningFleet, tiny: str) -> None:
     assert outcomes == ["built", "hit"]
     assert {node["node"] for node in fleet.farm("nodes", "--json").json} == {"cpu-a", "cpu-b"}
     assert fleet.farm("doctor", "--json").code == 0
+    assert fleet.health("cpu-a") == "" and "no worker of cpu-c" in fleet.health("cpu-c")
     assert not (fleet.state / "nobody").exists(), "the user's own farm is left alone"
     assert fleet.end(signal.SIGINT) == 0
     fleet.down()

@@ -36,7 +36,8 @@ def test_writes_in_its_own_state_alone(name: str) -> None:
     state = found["Service.StateDirectory"][0].split()[0]
     assert found["Service.Environment"][0].split()[0] == f"FARM_HOME=/var/lib/{state}"
     assert found["Service.WorkingDirectory"] == [f"/var/lib/{state}"]
-    assert "Service.ReadWritePaths" not in found
+    locks = ["-/run/lock/farm-gpus"] if "@" in name else []
+    assert found.get("Service.ReadWritePaths", []) == locks, "where a GPU is claimed (farm.hosts.claims)"
 
 
 @every_worker
