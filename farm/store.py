@@ -69,3 +69,14 @@ class BlobStore(Protocol):
     def quarantine(self, digest: str) -> bool:
         """Put a corrupt blob aside, so that readers miss it and a new ``put`` may heal it."""
         ...
+
+    def presign(self, digest: str, seconds: int) -> str | None:
+        """A URL from which anybody may GET the blob for so many seconds; ``None`` from stores that cannot give one.
+
+        It says nothing about whether the blob is there, and whoever follows it verifies the bytes.
+        """
+        ...
+
+    def sweep(self) -> int:
+        """Remove what writers left behind that died in the middle; returns how many such things went."""
+        ...
