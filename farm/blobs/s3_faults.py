@@ -80,6 +80,7 @@ WORDS = {
     "RequestTimeTooSkewed": ("this machine's clock is too far from the server's", "set the clock (NTP), and ask again"),
     "RequestExpired": ("this machine's clock is too far from the server's", "set the clock (NTP), and ask again"),
     "SlowDown": ("the server asks for fewer requests", "run fewer workers at once, or wait a while"),
+    "503": ("the server is down, or asks for fewer requests", "check that it is well, or wait a while"),
     "InvalidBucketName": ("the bucket's name is not one that the server takes", "correct FARM_STORE_URL"),
     "PermanentRedirect": ("the bucket is in another region", "set AWS_REGION to the bucket's region"),
     "AuthorizationHeaderMalformed": ("the bucket is in another region", "set AWS_REGION to the bucket's region"),

@@ -104,6 +104,8 @@ class Window(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         left = self._stop - self._at
         data = os.pread(self._descriptor, left if size is None or size < 0 else min(size, left), self._at)
+        if left and not data and size:
+            raise changed()
         self._at += len(data)
         return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,18 @@ from pathlib import Path
 from typing import Any
 
 ACCESS_KEY, SECRET_KEY = "farm-tests", "farm-tests-secret"
+READER_KEY, READER_SECRET = "farm-reader", "farm-reader-secret"
+"""Somebody who may read and list, and write nothing."""
 REGION = "us-east-1"
+IDENTITIES = {
+    "identities": [
+        {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+        for name, key, secret, actions in (
+            ("owner", ACCESS_KEY, SECRET_KEY, ["Admin", "Read", "List", "Tagging", "Write"]),
+            ("reader", READER_KEY, READER_SECRET, ["Read", "List"]),
+        )
+    ]
+}
 READY_S = 30.0
 GRPC = 10_000
 """SeaweedFS listens for its own protocol so many ports higher."""
@@ -63,12 +75,13 @@ def seaweed(folder: Path, memory: str = "400MiB") -> Iterator[Seaweed]:
         raise FileNotFoundError("weed")
     names = ("s3", "master", "volume", "filer", "admin")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    off = ["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    where = [f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    identities = folder / "identities.json"
+    identities.write_text(json.dumps(IDENTITIES), "utf-8")
+    off = ["-s3.autoCreateBucket=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    where = [f"-dir={folder}", f"-s3.config={identities}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     process = subprocess.Popen(
         [path, "mini", *where, *off, *(f"-{name}.port={port}" for name, port in ports.items())],
-        env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder), "GOMEMLIMIT": memory}
-        | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY},
+        env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder), "GOMEMLIMIT": memory},
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
