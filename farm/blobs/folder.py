@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from farm.blobs.faults import fault
-from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks
+from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks, sync_folder, write_all
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
 from farm.store import Blob
 
@@ -63,9 +63,9 @@ class FolderStore:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             for above in (folder.parent, self.root):
-                _sync_folder(above)
+                sync_folder(above)
         temporary.replace(path)
-        _sync_folder(folder)
+        sync_folder(folder)
 
     @contextlib.contextmanager
     def _temporary(self, folder: Path) -> Iterator[tuple[Path, int]]:
@@ -93,7 +93,7 @@ class FolderStore:
         with self._faults(), self._opened(digest) as source:
             if source is None:
                 return None
-            data = b"".join(descriptor_chunks(source))
+            data = b"".join(bytes(chunk) for chunk in descriptor_chunks(source))
         if name_of(hashlib.sha256(data)) != digest:
             raise corrupt(digest, str(self.root))
         return data
@@ -223,8 +223,7 @@ def _copy(chunks: Iterable[memoryview], target: int) -> tuple[hashlib._Hash, int
     for chunk in chunks:
         hasher.update(chunk)
         size += len(chunk)
-        while chunk:
-            chunk = chunk[os.write(target, chunk) :]
+        write_all(target, chunk)
     return hasher, size
 
 
@@ -252,14 +251,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return list(found)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool | None:

@@ -64,6 +64,9 @@ class Bucket:
                 return self._once(operation, arguments)
             except (*FOREIGN, Torn) as error:
                 attempts.after(self._told(error, arguments))
+            except Refused as error:
+                error.repeated = attempts.failed > 0
+                raise
 
     def _once(self, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
         body = arguments.get("Body")

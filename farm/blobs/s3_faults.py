@@ -21,7 +21,10 @@ class Absent(Exception):
 
 
 class Refused(Exception):
-    """The condition of a conditional request does not hold."""
+    """The condition of a conditional request does not hold. ``repeated``: it was made before, and its answer lost, so
+    that what does not hold may be its own doing."""
+
+    repeated = False
 
 
 class Torn(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,8 @@ Spoil = Callable[[str, bytes], None]
 
 EMPTY = b""
 SMALL = b"an engine"
-LARGE = bytes(range(256)) * (5 * 2**12 + 1)
-"""More than the buffer, and no multiple of it."""
+LARGE = random.Random(3).randbytes(5 * 2**20 + 257)
+"""More than the buffer, no multiple of it, and nowhere the same."""
 
 FOREIGN_NAMES = [
     "",

@@ -154,6 +154,8 @@ class FaultyProxy:
                 pass
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             _reset(writer)
+        except asyncio.CancelledError:
+            return  # stopped; asyncio's streams would complain of a cancelled task
         finally:
             self._writers.discard(writer)
             for one in (writer, behind):
