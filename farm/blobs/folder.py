@@ -67,6 +67,13 @@ class FolderStore:
         temporary.replace(path)
         sync_folder(folder)
 
+    def adopt(self, digest: str, path: Path) -> None:
+        """Take a file of this file system for a blob, by renaming. Its bytes must have been verified and synced; who
+        reads the blob verifies them again."""
+        with self._faults():
+            path.chmod(0o444)
+            self._publish(path, self._path(digest))
+
     @contextlib.contextmanager
     def _temporary(self, folder: Path) -> Iterator[tuple[Path, int]]:
         """A new locked file in ``folder``: its path and descriptor. It is gone afterwards, unless it was renamed."""
@@ -156,6 +163,18 @@ class FolderStore:
                         size = _regular_size(Path(entry.path))
                         if size is not None:
                             yield Blob(PREFIX + entry.name, size)
+
+    def uses(self) -> Iterator[tuple[float, Blob]]:
+        """Every blob, and when it was last used: read by a file system that notes that, or ``touch``-ed."""
+        for blob in self.blobs():
+            with contextlib.suppress(FileNotFoundError):
+                yield self._path(blob.digest).lstat().st_atime, blob
+
+    def touch(self, digest: str) -> None:
+        """Note that a blob was used just now, as far as this user may. Its time of change stays."""
+        with contextlib.suppress(OSError):
+            path = self._path(digest)
+            os.utime(path, ns=(time.time_ns(), path.lstat().st_mtime_ns), follow_symlinks=False)
 
     # -- removing ----------------------------------------------------------------------------------------------
 
