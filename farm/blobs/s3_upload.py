@@ -26,6 +26,7 @@ MIB = 2**20
 PART = 8 * MIB
 MOST_PARTS = 10_000
 SLICE = 1 * MIB
+MOST_READ = MIB // 4
 
 
 def base64_sha256(data: bytes | memoryview) -> str:
@@ -102,8 +103,10 @@ class Window(io.RawIOBase):
         return self.tell()
 
     def read(self, size: int | None = -1) -> bytes:
+        """At most ``MOST_READ`` bytes, as a raw file may: ten readers of a MiB each would be heard of."""
         left = self._stop - self._at
-        data = os.pread(self._descriptor, left if size is None or size < 0 else min(size, left), self._at)
+        wanted = left if size is None or size < 0 else min(size, left)
+        data = os.pread(self._descriptor, min(wanted, MOST_READ), self._at)
         if left and not data and size:
             raise changed()
         self._at += len(data)
