@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +26,7 @@ from farm.blobs import s3_bucket
 from farm.blobs.s3 import S3Store, open_s3
 from farm.blobs.s3_bucket import Bucket, Head
 from farm.blobs.s3_upload import PART, hash_file, part_size, upload
-from farm.errors import BadInput, CorruptBlob
+from farm.errors import BadInput, CorruptBlob, Unavailable
 from farm.store import Blob
 from tests.support.seaweed import Seaweed
 
@@ -201,6 +203,54 @@ class TestPresigned:
             store.presign(name(SMALL), seconds)
 
 
+class TestThisMachine:
+    """What goes wrong on this side is said as what it is."""
+
+    @pytest.mark.parametrize("data", [SMALL, BIG], ids=["small", "big"])
+    def test_a_disk_full_where_it_is_fetched_to(
+        self, store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+    ) -> None:
+        digest = store.put(io.BytesIO(data)).digest
+
+        def full(*args: object) -> int:
+            raise OSError(errno.ENOSPC, "full")
+
+        for write in ("write", "pwrite"):
+            monkeypatch.setattr(os, write, full)
+        with pytest.raises(Unavailable, match="the disk is full") as caught:
+            store.fetch(digest, tmp_path / "dest")
+        assert str(tmp_path) in caught.value.message and os.listdir(tmp_path) == []
+
+    def test_no_room_for_a_stream(self, store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(Unavailable, match="it is not there"):
+            store.put(io.BytesIO(BIG))
+        assert list(store.blobs()) == []
+
+    def test_places_that_cannot_be(self, store: S3Store, tmp_path: Path) -> None:
+        digest = store.put(io.BytesIO(SMALL)).digest
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(Unavailable, match="nowhere"):
+            store.fetch(digest, tmp_path / "nowhere" / "plan")
+        with pytest.raises(BadInput, match="is a folder"):
+            store.fetch(digest, tmp_path / "folder")
+        for path in (tmp_path / "nothing", tmp_path):
+            with pytest.raises(BadInput, match="cannot be read"):
+                store.put_file(path)
+        assert os.listdir(tmp_path) == ["folder"]
+
+    def test_a_source_that_fails_half_way(self, store: S3Store) -> None:
+        class Failing(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if self.tell():
+                    raise OSError(errno.EIO, "the stick was pulled")
+                return super().read(10)
+
+        with pytest.raises(BadInput, match="the stick was pulled"):
+            store.put(Failing(SMALL * 100))
+        assert list(store.blobs()) == []
+
+
 class TestLayout:
     def test_what_is_no_blob_is_not_listed(self, store: S3Store, s3: Seaweed) -> None:
         blob = store.put(io.BytesIO(SMALL))
@@ -253,3 +303,9 @@ class TestLayout:
 
         monkeypatch.setattr(Bucket, "copy", heal_then)
         assert store.quarantine(digest) is False and store.read(digest) == SMALL
+
+
+def test_who_uses_no_bucket_imports_no_boto3() -> None:
+    body = "import sys, farm.cli, farm.wiring; print([n for n in sys.modules if n.startswith(('boto', 's3transfer'))])"
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
