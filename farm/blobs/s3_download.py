@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from farm.blobs.s3_bucket import Bucket, Head
 from farm.blobs.s3_upload import MIB, give_up
 
 PART = 8 * MIB
 SLICE = 1 * MIB
+SYNC_EVERY = 32
+"""Parts after which the disk is asked to write what has come, so that it is not all left for the end."""
 
 
 def download(bucket: Bucket, key: str, head: Head, target: int) -> hashlib._Hash:
@@ -39,13 +42,19 @@ def _side_by_side(bucket: Bucket, key: str, head: Head, target: int, hasher: has
         return end
 
     starts = range(0, head.size, PART)
-    futures = [bucket.pool.submit(one, start) for start in starts]
-    try:
-        for start, future in zip(starts, futures, strict=True):
-            _hash_range(target, start, future.result(), hasher)
-    except BaseException:
-        give_up(futures, stop)
-        raise
+    with ThreadPoolExecutor(1, "sync") as beside:
+        futures = [bucket.pool.submit(one, start) for start in starts]
+        syncs = []
+        try:
+            for number, (start, future) in enumerate(zip(starts, futures, strict=True), 1):
+                _hash_range(target, start, future.result(), hasher)
+                if number % SYNC_EVERY == 0:
+                    syncs.append(beside.submit(os.fdatasync, target))
+            for sync in syncs:
+                sync.result()
+        except BaseException:
+            give_up(futures, stop)
+            raise
 
 
 def _hash_range(descriptor: int, start: int, stop: int, hasher: hashlib._Hash) -> None:

@@ -38,17 +38,19 @@ else:
         "down": lambda: client.download_file("bench", "plain", path),
     }[direction]
 print("ready", flush=True); sys.stdin.readline()
-started = time.perf_counter()
+started, spent = time.perf_counter(), time.process_time()
 answer = act()
-print(time.perf_counter() - started, answer, flush=True); sys.stdin.readline()
+print(time.perf_counter() - started, time.process_time() - spent, answer, flush=True); sys.stdin.readline()
 """
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One run: seconds, the most memory over what everything imported takes, and what the store answered."""
+    """One run: seconds by the clock and of the processor, the most memory over what everything imported takes (MiB),
+    and what the store answered."""
 
     seconds: float
+    cpu: float
     extra: float
     answer: str
 
@@ -73,7 +75,9 @@ def beside_boto3(quick: bool) -> Iterator[Row]:
 
 def _rows(ours: list[Transfer], theirs: list[Transfer], direction: str, peer: str, gib: float) -> Iterator[Row]:
     mine, other = (Times(tuple(run.seconds for run in runs)) for runs in (ours, theirs))
-    note = f"{gib:g} GiB, {gib * 1024 / mine.least:.0f} MiB/s, digests checked; {mine.said()}; boto3: {other.said()}"
+    spent, peers = (min(run.cpu for run in runs) for runs in (ours, theirs))
+    speed = f"{gib:g} GiB, {gib * 1024 / mine.least:.0f} MiB/s, digests checked"
+    note = f"{speed}; {mine.said()}; boto3: {other.said()}; processor time {spent:.3g} s beside {peers:.3g} s"
     yield beside(f"transfer-{direction}", mine.least, "s", peer, other.least, 1 / LEAST_THROUGHPUT, note)
     extra, limit = (max(run.extra for run in runs) for runs in (ours, theirs))
     note = "RssAnon at its peak less that before, the most of all runs"
@@ -115,10 +119,10 @@ class _Runs:
             sampler.peak.clear()
             process.stdin.write("\n")
             process.stdin.flush()
-            seconds, _, answer = process.stdout.readline().strip().partition(" ")
+            seconds, cpu, answer = process.stdout.readline().strip().split(" ", 2)
             peak = sampler.peak["RssAnon"]
             process.stdin.close()
-        run = Transfer(float(seconds), (peak - before) / MIB, answer)
+        run = Transfer(float(seconds), float(cpu), (peak - before) / MIB, answer)
         self._found.setdefault((who, direction), []).append(run)
         return answer
 
