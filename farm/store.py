@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,44 @@ class BlobStore(Protocol):
 
     def quarantine(self, digest: str) -> bool:
         """Put a corrupt blob aside, so that readers miss it and a new ``put`` may heal it."""
+        ...
+
+    def presign(self, digest: str, seconds: int) -> str | None:
+        """A URL from which anybody may GET the blob for so many seconds; ``None`` from stores that cannot give one.
+
+        It says nothing about whether the blob is there, and whoever follows it verifies the bytes.
+        """
+        ...
+
+    def sweep(self) -> int:
+        """Remove what writers left behind that died in the middle; returns how many such things went."""
+        ...
+
+
+class Versioned(NamedTuple):
+    """An object's bytes, and a token for this state of it."""
+
+    data: bytes
+    version: str
+
+
+class VersionedObjects(Protocol):
+    """Small objects that change, by name: read, then written only if nobody wrote meanwhile (compare-and-swap).
+
+    A name is up to 200 letters, digits and ``. _ + = -``, the first a letter or digit (``BadInput`` otherwise). A
+    reader sees one write's bytes or another's, never a mixture. An object that came back to bytes that it once had may
+    carry the token that it had then. ``Unavailable`` when the store cannot be reached, or cannot promise this.
+    """
+
+    def read_versioned(self, name: str) -> Versioned | None:
+        """The object as it is now; ``None`` when there is none."""
+        ...
+
+    def write_if(self, name: str, data: bytes, version: str | None) -> str | None:
+        """Replace the object if it still is at ``version`` (``None``: if there still is none). The new version; or
+        ``None`` when somebody else was first: then read it again.
+
+        ``None`` may also be said of a write that did happen, when its answer was lost and others have written since:
+        what is written must bear being merged twice.
+        """
         ...

@@ -31,8 +31,19 @@ def fault(error: OSError, root: Path, dest: Path | None = None) -> FarmError:
         folder, name = dest, "the folder"
     if error.errno == errno.EISDIR:
         return BadInput(f"{error.filename2 or error.filename or folder} is a folder", "give the path of a file in it")
+    return _said(error, f"{name} {folder}")
+
+
+def folder_fault(error: OSError, folder: Path) -> FarmError:
+    """The error to raise for one met while writing into ``folder``, which is no store's."""
+    if error.errno == errno.EISDIR:
+        return BadInput(f"{error.filename2 or error.filename or folder} is a folder", "give the path of a file in it")
+    return _said(error, f"the folder {folder}")
+
+
+def _said(error: OSError, where: str) -> Unavailable:
     what, hint = _WHAT.get(error.errno or 0, (error.strerror or type(error).__name__, "run 'farm doctor'"))
-    return Unavailable(f"{name} {folder}: {what}", hint)
+    return Unavailable(f"{where}: {what}", hint)
 
 
 def _below(error: OSError, root: Path) -> bool:

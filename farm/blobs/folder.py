@@ -20,11 +20,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from farm.blobs.faults import bad_source, fault
+from farm.blobs.faults import fault
+from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks, sync_folder, write_all
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
 from farm.store import Blob
 
-BUFFER = 4 * 2**20
 # Between the making of a temporary file and its lock lies an instant; nobody sweeps one so young.
 SWEEP_AFTER_S = 60.0
 # Where the file system has no locks, age alone tells.
@@ -38,14 +38,14 @@ class FolderStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._tmp = root / "tmp"
-        self._sweep()
+        self.sweep()
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     def put(self, source: BinaryIO) -> Blob:
         """Store a stream. ``Unavailable``: the folder cannot take it. ``BadInput``: the source cannot be read."""
         with self._faults(), self._temporary(self._tmp) as (path, target):
-            hasher, size = _copy(_chunks(source), target)
+            hasher, size = _copy(source_chunks(source), target)
             os.fchmod(target, 0o444)
             os.fsync(target)
             blob = Blob(name_of(hasher), size)
@@ -54,7 +54,7 @@ class FolderStore:
 
     def put_file(self, path: Path) -> Blob:
         """Store a file's bytes; as ``put``."""
-        with _open_source(path) as source:
+        with open_source(path) as source:
             return self.put(source)
 
     def _publish(self, temporary: Path, path: Path) -> None:
@@ -63,9 +63,16 @@ class FolderStore:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             for above in (folder.parent, self.root):
-                _sync_folder(above)
+                sync_folder(above)
         temporary.replace(path)
-        _sync_folder(folder)
+        sync_folder(folder)
+
+    def adopt(self, digest: str, path: Path) -> None:
+        """Take a file of this file system for a blob, by renaming. Its bytes must have been verified and synced; who
+        reads the blob verifies them again."""
+        with self._faults():
+            path.chmod(0o444)
+            self._publish(path, self._path(digest))
 
     @contextlib.contextmanager
     def _temporary(self, folder: Path) -> Iterator[tuple[Path, int]]:
@@ -93,7 +100,7 @@ class FolderStore:
         with self._faults(), self._opened(digest) as source:
             if source is None:
                 return None
-            data = b"".join(_descriptor_chunks(source))
+            data = b"".join(bytes(chunk) for chunk in descriptor_chunks(source))
         if name_of(hashlib.sha256(data)) != digest:
             raise corrupt(digest, str(self.root))
         return data
@@ -110,10 +117,10 @@ class FolderStore:
         with self._faults(dest.parent), self._opened(digest) as source:
             if source is None:
                 return False
-            with _beside(dest) as temporary:
+            with beside(dest) as temporary:
                 target = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
                 try:
-                    hasher, _ = _copy(_descriptor_chunks(source), target)
+                    hasher, _ = _copy(descriptor_chunks(source), target)
                     os.fsync(target)
                 finally:
                     os.close(target)
@@ -123,7 +130,7 @@ class FolderStore:
     def _fetch_link(self, digest: str, dest: Path) -> bool | None:
         """A hard link, verified through the link itself: what is renamed into place is what was hashed. ``None``
         where the file system cannot link."""
-        with self._faults(dest.parent), _beside(dest) as temporary:
+        with self._faults(dest.parent), beside(dest) as temporary:
             try:
                 os.link(self._path(digest), temporary, follow_symlinks=False)
             except FileNotFoundError:
@@ -134,11 +141,11 @@ class FolderStore:
                 if error.errno in NO_LINK:
                     return None
                 raise
-            with _open_regular(temporary) as source:
+            with open_regular(temporary) as source:
                 if source is None:
                     return False
                 hasher = hashlib.sha256()
-                for chunk in _descriptor_chunks(source):
+                for chunk in descriptor_chunks(source):
                     hasher.update(chunk)
             self._hand_out(digest, hasher, temporary, dest)
         return True
@@ -156,6 +163,18 @@ class FolderStore:
                         size = _regular_size(Path(entry.path))
                         if size is not None:
                             yield Blob(PREFIX + entry.name, size)
+
+    def uses(self) -> Iterator[tuple[float, Blob]]:
+        """Every blob, and when it was last used: read by a file system that notes that, or ``touch``-ed."""
+        for blob in self.blobs():
+            with contextlib.suppress(FileNotFoundError):
+                yield self._path(blob.digest).lstat().st_atime, blob
+
+    def touch(self, digest: str) -> None:
+        """Note that a blob was used just now, as far as this user may. Its time of change stays."""
+        with contextlib.suppress(OSError):
+            path = self._path(digest)
+            os.utime(path, ns=(time.time_ns(), path.lstat().st_mtime_ns), follow_symlinks=False)
 
     # -- removing ----------------------------------------------------------------------------------------------
 
@@ -182,13 +201,20 @@ class FolderStore:
             aside.rename(path)
             return False
 
-    def _sweep(self) -> None:
+    def presign(self, digest: str, seconds: int) -> str | None:
+        hex_of(digest)
+        return None
+
+    def sweep(self) -> int:
         """Remove what writers left that were killed. Never in the way: what cannot be removed stays."""
+        count = 0
         with contextlib.suppress(OSError):
             for entry in _entries(self._tmp):
                 path = Path(entry.path)
                 if _abandoned(path):
                     path.unlink(missing_ok=True)
+                    count += 1
+        return count
 
     # -- parts -------------------------------------------------------------------------------------------------
 
@@ -198,7 +224,7 @@ class FolderStore:
 
     @contextlib.contextmanager
     def _opened(self, digest: str) -> Iterator[int | None]:
-        with _open_regular(self._path(digest)) as descriptor:
+        with open_regular(self._path(digest)) as descriptor:
             yield descriptor
 
     @contextlib.contextmanager
@@ -210,86 +236,22 @@ class FolderStore:
             raise fault(error, self.root, dest) from error
 
 
-def _chunks(source: BinaryIO) -> Iterator[memoryview]:
-    while True:
-        try:
-            chunk = source.read(BUFFER)
-        except OSError as error:
-            raise bad_source(error, getattr(source, "name", "the source")) from error
-        if not chunk:
-            return
-        yield memoryview(chunk)
-
-
-def _descriptor_chunks(descriptor: int) -> Iterator[memoryview]:
-    """A whole open file. The views share one buffer: each is good until the next is asked for."""
-    buffer = bytearray(BUFFER)
-    view = memoryview(buffer)
-    while count := os.readv(descriptor, [buffer]):
-        yield view[:count]
-
-
 def _copy(chunks: Iterable[memoryview], target: int) -> tuple[hashlib._Hash, int]:
     """Write and hash; returns the hash and the number of bytes."""
     hasher, size = hashlib.sha256(), 0
     for chunk in chunks:
         hasher.update(chunk)
         size += len(chunk)
-        while chunk:
-            chunk = chunk[os.write(target, chunk) :]
+        write_all(target, chunk)
     return hasher, size
 
 
-@contextlib.contextmanager
-def _open_source(path: Path) -> Iterator[BinaryIO]:
-    """A file to be stored; never a pipe or a device, which could block for ever."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise bad_source(OSError(errno.EINVAL, "it is not a regular file"), path)
-        source = path.open("rb", buffering=0)
-    except OSError as error:
-        raise bad_source(error, path) from error
-    with source:
-        yield source
-
-
-@contextlib.contextmanager
-def _open_regular(path: Path) -> Iterator[int | None]:
-    """A descriptor of a regular file; ``None`` where there is none, a symbolic link included."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        yield None
-        return
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        yield None
-        return
-    try:
-        yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _beside(dest: Path) -> Iterator[Path]:
-    """A path in the folder of ``dest``. What is left there goes, also when a rename did nothing because ``dest`` was
-    another link of the same file."""
-    temporary = dest.with_name(f".{dest.name[:100]}-{uuid.uuid4().hex}")
-    try:
-        yield temporary
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def _is(digest: str, path: Path) -> bool:
-    with _open_regular(path) as descriptor:
+    with open_regular(path) as descriptor:
         if descriptor is None:
             return False
         hasher = hashlib.sha256()
-        for chunk in _descriptor_chunks(descriptor):
+        for chunk in descriptor_chunks(descriptor):
             hasher.update(chunk)
     return name_of(hasher) == digest
 
@@ -308,14 +270,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return list(found)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool | None:

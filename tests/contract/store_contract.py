@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,8 @@ Spoil = Callable[[str, bytes], None]
 
 EMPTY = b""
 SMALL = b"an engine"
-LARGE = bytes(range(256)) * (5 * 2**12 + 1)
-"""More than the buffer, and no multiple of it."""
+LARGE = random.Random(3).randbytes(5 * 2**20 + 257)
+"""More than the buffer, no multiple of it, and nowhere the same."""
 
 FOREIGN_NAMES = [
     "",
@@ -116,6 +117,14 @@ class StoreContract:
         assert store.read(blob.digest) is None and list(store.blobs()) == []
         assert store.put(io.BytesIO(SMALL)) == blob and store.read(blob.digest) == SMALL
 
+    def test_sweeping_takes_nothing_that_is_stored(self, store: BlobStore) -> None:
+        blob = store.put(io.BytesIO(SMALL))
+        assert store.sweep() == 0 and store.read(blob.digest) == SMALL
+
+    def test_a_url_or_none(self, store: BlobStore) -> None:
+        url = store.presign(store.put(io.BytesIO(SMALL)).digest, 60)
+        assert url is None or name(SMALL).removeprefix("sha256:") in url
+
     @pytest.mark.parametrize("digest", FOREIGN_NAMES)
     def test_foreign_names_are_refused(self, store: BlobStore, tmp_path: Path, digest: str) -> None:
         acts: list[Callable[[], object]] = [
@@ -126,6 +135,7 @@ class StoreContract:
             lambda: store.fetch(digest, tmp_path / "dest", link=True),
             lambda: store.delete(digest),
             lambda: store.quarantine(digest),
+            lambda: store.presign(digest, 60),
         ]
         for act in acts:
             with pytest.raises(BadInput, match="no blob's name"):

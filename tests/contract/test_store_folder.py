@@ -248,7 +248,7 @@ class TestOrder:
 
     def test_a_new_folder_is_synced_into_its_parents(self, store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
         synced: list[Path] = []
-        monkeypatch.setattr(folder_module, "_sync_folder", synced.append)
+        monkeypatch.setattr(folder_module, "sync_folder", synced.append)
         blob = store.put(io.BytesIO(SMALL))
         assert path_of(store, blob.digest).parent in synced
         assert {store.root / "sha256", store.root} <= set(synced)
