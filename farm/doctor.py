@@ -5,10 +5,12 @@ Looks, and changes nothing that lasts: the one file that it writes in the store'
 
 from __future__ import annotations
 
+import io
 import platform
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -185,10 +187,17 @@ def _store(config: Config, open_store: Callable[[Config], BlobStore]) -> Finding
     """A store works when it gives back what it was given."""
     try:
         store = open_store(config)
-        folder = _folder(config)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"farm doctor")
-        store.missing(["sha256:" + "0" * 64])
+        if config.store.startswith("file:"):
+            with tempfile.TemporaryFile(dir=_folder(config)) as probe:
+                probe.write(b"farm doctor")
+            store.missing(["sha256:" + "0" * 64])
+        else:
+            said = f"farm doctor {uuid.uuid4().hex}".encode()
+            blob = store.put(io.BytesIO(said))
+            read = store.read(blob.digest)
+            store.delete(blob.digest)
+            if read != said:
+                return Finding("store", FAIL, f"{config.store} did not give back what it was given", "look at its log")
     except FarmError as error:
         return Finding("store", FAIL, error.message, error.hint)
     except OSError as error:

@@ -81,7 +81,26 @@ def open_store(config: Config) -> BlobStore:
         from farm.blobs.folder import FolderStore
 
         return FolderStore(Path(unquote(parts.path)))
-    raise BadConfig(f"FARM_STORE_URL is '{config.store}'; this version keeps blobs in a folder", "write file:///…")
+    if parts.scheme == "s3":
+        return _open_s3(config)
+    raise BadConfig(
+        f"FARM_STORE_URL is '{config.store}', which names no store", "write file:///… or s3://BUCKET/PREFIX"
+    )
+
+
+def _open_s3(config: Config) -> BlobStore:
+    """A bucket; with a folder of this machine in front, unless that is to keep nothing."""
+    try:
+        from farm.blobs.s3 import open_s3
+    except ModuleNotFoundError as error:
+        raise BadConfig(f"a store in S3 needs {error.name}, which is missing", "pip install 'farm[fleet]'") from error
+    back = open_s3(config.store, config.s3_endpoint_url)
+    if not config.store_cache:
+        return back
+    from farm.blobs.tiered import TieredStore
+
+    make_home(config)
+    return TieredStore(config.scratch / "blobs", back, config.store_cache)
 
 
 def open_dispatch(config: Config, index: Index, store: BlobStore) -> Dispatch:

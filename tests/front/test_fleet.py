@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("fleet")]
 
 NOOP = [sys.executable, "-m", "tests.support.noop_worker"]
 ROOT = Path(__file__).parents[2]
-BROKERS = {"redis": "redis://127.0.0.1:6379/9", "rabbitmq": "amqp://guest:guest@127.0.0.1:5672//", "none": ""}
+BROKERS = {"redis": "redis://127.0.0.1:6379/9", "rabbitmq": "amqp://guest:guest@127.0.0.1:5672//"}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ class Fleet:
     def __init__(self, folder: Path, database: str, broker: str) -> None:
         self.folder = folder
         self.env = {"FARM_DATABASE_URL": database, "FARM_STORE_URL": (folder / "store").as_uri()}
-        self.env |= {"FARM_BROKER_URL": broker} if broker else {}
+        self.env |= {"FARM_BROKER_URL": broker}
         self.env |= {"FARM_LEASE_SECONDS": "3", "FARM_DRAIN_SECONDS": "1.5"}
         self._machines: list[Farms] = []
         self._workers: list[subprocess.Popen[str]] = []
@@ -88,7 +88,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """On the broker that the test names (``none``: builds are found by looking alone)."""
+    """On the broker that the test names."""
     broker = getattr(request, "param", "redis")
     if broker == "redis":
         redis = pytest.importorskip("redis")
