@@ -276,7 +276,7 @@ def reconcile(
     """``farm reconcile`` on the configured farm."""
     from farm.reconcile import Reconcile
 
-    index, store = open_upkeep(config), open_store(config)
+    index, store = open_upkeep(config), open_store(replace(config, store_cache=0))
     dispatch = open_dispatch(config, index, store)
     try:
         repair = Repair(index, dispatch.wake, lambda: gone_workers(index))
@@ -301,7 +301,7 @@ def migrate(config: Config, home: Path, dry_run: bool = False, tell: Callable[[s
         stack.callback(source.close)
         dest = open_upkeep(config)
         stack.callback(dest.close)
-        store = open_store(config)
+        store = open_store(replace(config, store_cache=0))  # what passes through is not asked for here again
         sites = Site(source, open_store(theirs), name), Site(dest, store)
         moved = Migration(*sites, Path(folder), lives, dry_run=dry_run, tell=tell).run()
         if not dry_run:

@@ -187,7 +187,7 @@ class FolderStore:
             os.fchmod(descriptor, 0o444)
             os.fsync(descriptor)
             _place(path, self.root / LABEL)
-            _sync_folder(self.root)
+            sync_folder(self.root)
         label = self.label()
         if label is None:
             raise Unavailable(f"the store's folder {self.root}: its label is gone again", f"look at {LABEL} in it")
@@ -221,7 +221,7 @@ class FolderStore:
     def _delete_old(self, path: Path, before: float) -> bool:
         """Put the file aside and look at its age there: what was renamed into place meanwhile is put back. The lock
         says that the file aside is not abandoned."""
-        with _open_regular(path) as descriptor:
+        with open_regular(path) as descriptor:
             if descriptor is None or os.fstat(descriptor).st_mtime >= before:
                 return False
             _try_lock(descriptor)
