@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from farm.builders import Builder, Cancelled, Form, Limits, Watch
-from farm.errors import CorruptBlob, Missing
+from farm.builders import AttemptFailed, Builder, Cancelled, Form, Limits, Watch
+from farm.builds import Failure, FailureKind
+from farm.errors import CorruptBlob
 from farm.index import Index, StoredForm
 from farm.logging import get_logger
 from farm.programs.sanitise import sanitise_pt2
@@ -42,13 +43,15 @@ class Forms:
         self._seen: dict[Path, tuple[tuple[str, int, int], ...]] = {}
 
     def fetch_program(self, digest: str, path: Path) -> None:
-        """Place a copy of the program's file at ``path``, verified. ``Missing`` when the store lost it.
+        """Place a copy of the program's file at ``path``, verified. ``AttemptFailed`` when the store lost it: no node's
+        fault, and made good by whoever asks for the model again, so it is tried again, and not remembered.
 
         A copy, not a link: a reader tells by a file's ctime whether it changed meanwhile, and another process
         that links to the same file changes that.
         """
         if not self._store.fetch(digest, path):
-            raise Missing(f"program {digest} is gone from the store", "ask for the model again to store it anew")
+            text, hint = f"program {digest} is gone from the store", "ask for the model again to store it anew"
+            raise AttemptFailed(Failure(FailureKind.TRANSIENT, text, hint))
 
     def get(self, program: Callable[[], Path], digest: str, format: str, watch: Watch) -> Form:
         """The form of a program: from this machine, else from the store, else exported now from ``program()``.

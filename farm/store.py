@@ -10,18 +10,25 @@ All methods may be called from any thread and any process at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A blob's name and its size in bytes."""
+    """A blob's name and its size in bytes. ``modified``: when it was last put, by the store's clock, as ``blobs``
+    tells it."""
 
     digest: str
     size: int
+    modified: float = field(default=0.0, compare=False)
+
+
+LABEL = "farm-store-id"
+"""What a store's label is called where it lies beside the blobs."""
 
 
 class BlobStore(Protocol):
@@ -30,7 +37,8 @@ class BlobStore(Protocol):
     def put(self, source: BinaryIO) -> Blob:
         """Store all that ``source`` holds, streamed; the blob is durable and whole when this returns.
 
-        A crash at any moment leaves either the whole blob or nothing that a reader can see.
+        A crash at any moment leaves either the whole blob or nothing that a reader can see. A blob that was there
+        already is new again: whoever puts one relies on it, and what is old and named by no row is removed.
         """
         ...
 
@@ -58,12 +66,25 @@ class BlobStore(Protocol):
         """
         ...
 
-    def delete(self, digest: str) -> bool:
-        """Remove the blob; ``False`` when it was not there."""
+    def delete(self, digest: str, *, before: float = math.inf) -> bool:
+        """Remove the blob, unless it was put at ``before`` or later (``clock``); ``False`` when that, or when it was
+        not there. One that is put anew meanwhile stays."""
         ...
 
     def blobs(self) -> Iterator[Blob]:
         """Every blob, in no order. One added or removed meanwhile may or may not appear."""
+        ...
+
+    def clock(self) -> float:
+        """The store's own time now, in seconds since the epoch: what a blob put now would have as ``modified``."""
+        ...
+
+    def label(self) -> str | None:
+        """What the store was labelled with, if it was."""
+        ...
+
+    def set_label(self, text: str) -> str:
+        """Label the store, unless it has a label; returns the label that it has then, whoever gave it."""
         ...
 
     def quarantine(self, digest: str) -> bool:

@@ -6,16 +6,19 @@ torch or TensorRT.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from farm.config import Config, load
 from farm.errors import BadConfig, Unavailable
 from farm.hosts.gpu import local_gpu
 from farm.hosts.processes import alive, vantage
 from farm.identify import Identifier
-from farm.index import Index
+from farm.index import Index, Worker
 from farm.repair import Repair
 from farm.service import Dispatch, Farm
 from farm.store import BlobStore
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
     from farm.crew import Crew
     from farm.dispatch import BrokerDispatch, Station
     from farm.fitting import Fitting
+    from farm.migrating import Moved
+    from farm.reconcile import Tally
     from farm.toolchains import Toolchain
+    from farm.upkeep import Upkeep
     from farm.worker import BuildWorker
 
 EMBEDDED_POLL_SECONDS = 0.5
@@ -76,8 +82,6 @@ def open_store(config: Config) -> BlobStore:
         raise BadConfig(f"FARM_STORE_URL is '{config.store}', which is no URL: {error}", "write file:///…") from error
     plain = not (parts.netloc or parts.query or parts.fragment) and parts.path.startswith("/")
     if parts.scheme == "file" and plain and "\0" not in unquote(parts.path):
-        from pathlib import Path
-
         from farm.blobs.folder import FolderStore
 
         return FolderStore(Path(unquote(parts.path)))
@@ -255,3 +259,61 @@ def gone_workers(index: Index) -> Collection[str]:
         for worker in index.workers()
         if here and worker.detail.get("vantage") == here and not alive(worker.pid, worker.born)
     ]
+
+
+def open_upkeep(config: Config) -> Upkeep:
+    """The index, with all that upkeep asks of it."""
+    from farm.db.index import SqlIndex
+
+    if not config.database_url:
+        make_home(config)
+    return SqlIndex(config.database)
+
+
+def reconcile(
+    config: Config, grace: float, dry_run: bool = False, sure: bool = False, tell: Callable[[str], None] = print
+) -> Tally:
+    """``farm reconcile`` on the configured farm."""
+    from farm.reconcile import Reconcile
+
+    index, store = open_upkeep(config), open_store(replace(config, store_cache=0))
+    dispatch = open_dispatch(config, index, store)
+    try:
+        repair = Repair(index, dispatch.wake, lambda: gone_workers(index))
+        return Reconcile(index, store, repair, grace=grace, dry_run=dry_run, sure=sure, tell=tell).run()
+    finally:
+        dispatch.stop()
+        index.close()
+
+
+def migrate(config: Config, home: Path, dry_run: bool = False, tell: Callable[[str], None] = print) -> Moved:
+    """``farm migrate``: the embedded farm at ``home``, into the configured one."""
+    import tempfile
+
+    from farm.db.snapshot import snapshot
+    from farm.migrating import Migration, Site, database_of
+
+    theirs = load({"FARM_HOME": str(home)}, cwd=home)
+    database = database_of(theirs, config)
+    with tempfile.TemporaryDirectory(prefix="farm-migrate-") as folder, contextlib.ExitStack() as stack:
+        name = snapshot(database, Path(folder) / "farm.db") or f"{config.host}:{database.resolve()}"
+        source = open_upkeep(replace(theirs, database_url=f"sqlite:///{quote(folder)}/farm.db"))
+        stack.callback(source.close)
+        dest = open_upkeep(config)
+        stack.callback(dest.close)
+        store = open_store(replace(config, store_cache=0))  # what passes through is not asked for here again
+        sites = Site(source, open_store(theirs), name), Site(dest, store)
+        moved = Migration(*sites, Path(folder), lives, dry_run=dry_run, tell=tell).run()
+        if not dry_run:
+            dispatch = open_dispatch(config, dest, store)
+            stack.callback(dispatch.stop)
+            dispatch.wake(dest.wakes(0.0))
+        return moved
+
+
+def lives(worker: Worker) -> bool:
+    """Whether a listed worker is at work, as far as can be told from here."""
+    here = vantage()
+    if here and worker.detail.get("vantage") == here:
+        return alive(worker.pid, worker.born)
+    return worker.fresh

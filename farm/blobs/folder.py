@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import stat
 import time
@@ -23,7 +24,8 @@ from typing import BinaryIO
 from farm.blobs.faults import fault
 from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks, sync_folder, write_all
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
-from farm.store import Blob
+from farm.errors import Unavailable
+from farm.store import LABEL, Blob
 
 # Between the making of a temporary file and its lock lies an instant; nobody sweeps one so young.
 SWEEP_AFTER_S = 60.0
@@ -91,7 +93,8 @@ class FolderStore:
 
     def size(self, digest: str) -> int | None:
         with self._faults():
-            return _regular_size(self._path(digest))
+            found = _regular(self._path(digest))
+            return None if found is None else found.st_size
 
     def missing(self, digests: Iterable[str]) -> set[str]:
         return {digest for digest in digests if self.size(digest) is None}
@@ -160,9 +163,35 @@ class FolderStore:
             for folder in _entries(self.root / "sha256"):
                 for entry in _entries(Path(folder.path)):
                     if HEX.fullmatch(entry.name) and entry.name[:2] == folder.name:
-                        size = _regular_size(Path(entry.path))
-                        if size is not None:
-                            yield Blob(PREFIX + entry.name, size)
+                        found = _regular(Path(entry.path))
+                        if found is not None:
+                            yield Blob(PREFIX + entry.name, found.st_size, found.st_mtime)
+
+    # -- the store itself --------------------------------------------------------------------------------------
+
+    def clock(self) -> float:
+        """The file system's clock, which is a server's where the folder is mounted from one."""
+        with self._faults(), self._temporary(self._tmp) as (_, descriptor):
+            return os.fstat(descriptor).st_mtime
+
+    def label(self) -> str | None:
+        with self._faults():
+            try:
+                return (self.root / LABEL).read_text("utf-8").strip() or None
+            except FileNotFoundError:
+                return None
+
+    def set_label(self, text: str) -> str:
+        with self._faults(), self._temporary(self._tmp) as (path, descriptor):
+            os.write(descriptor, f"{text}\n".encode())
+            os.fchmod(descriptor, 0o444)
+            os.fsync(descriptor)
+            _place(path, self.root / LABEL)
+            sync_folder(self.root)
+        label = self.label()
+        if label is None:
+            raise Unavailable(f"the store's folder {self.root}: its label is gone again", f"look at {LABEL} in it")
+        return label
 
     def uses(self) -> Iterator[tuple[float, Blob]]:
         """Every blob, and when it was last used: read by a file system that notes that, or ``touch``-ed."""
@@ -178,13 +207,34 @@ class FolderStore:
 
     # -- removing ----------------------------------------------------------------------------------------------
 
-    def delete(self, digest: str) -> bool:
+    def delete(self, digest: str, *, before: float = math.inf) -> bool:
         path = self._path(digest)
         with self._faults():
+            if before < math.inf:
+                return self._delete_old(path, before)
             try:
                 path.unlink()
             except FileNotFoundError:
                 return False
+            return True
+
+    def _delete_old(self, path: Path, before: float) -> bool:
+        """Put the file aside and look at its age there: what was renamed into place meanwhile is put back. The lock
+        says that the file aside is not abandoned."""
+        with open_regular(path) as descriptor:
+            if descriptor is None or os.fstat(descriptor).st_mtime >= before:
+                return False
+            _try_lock(descriptor)
+            self._tmp.mkdir(parents=True, exist_ok=True)
+            aside = self._tmp / f"old-{uuid.uuid4().hex}"
+            try:
+                path.rename(aside)
+            except FileNotFoundError:
+                return False
+            if aside.lstat().st_mtime >= before:
+                aside.rename(path)
+                return False
+            aside.unlink(missing_ok=True)
             return True
 
     def quarantine(self, digest: str) -> bool:
@@ -256,12 +306,25 @@ def _is(digest: str, path: Path) -> bool:
     return name_of(hasher) == digest
 
 
-def _regular_size(path: Path) -> int | None:
+def _place(path: Path, dest: Path) -> None:
+    """Give a file its name, unless that is taken: a rename would replace what another has written meanwhile."""
+    try:
+        os.link(path, dest)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        if not dest.exists():
+            path.replace(dest)
+
+
+def _regular(path: Path) -> os.stat_result | None:
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +22,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._held: dict[str, bytes] = {}
+        self._put_at: dict[str, float] = {}
+        self._label: str | None = None
         self._lock = threading.Lock()
 
     def put(self, source: BinaryIO) -> Blob:
@@ -27,6 +31,7 @@ class MemoryStore:
         digest = name_of(hashlib.sha256(data))
         with self._lock:
             self._held[digest] = data
+            self._put_at[digest] = self.clock()
         return Blob(digest, len(data))
 
     def put_file(self, path: Path) -> Blob:
@@ -60,15 +65,28 @@ class MemoryStore:
         temporary.replace(dest)
         return True
 
-    def delete(self, digest: str) -> bool:
+    def delete(self, digest: str, *, before: float = math.inf) -> bool:
         hex_of(digest)
         with self._lock:
+            if self._put_at.get(digest, 0.0) >= before:
+                return False
             return self._held.pop(digest, None) is not None
 
     def blobs(self) -> Iterator[Blob]:
         with self._lock:
-            held = [Blob(digest, len(data)) for digest, data in self._held.items()]
+            held = [Blob(digest, len(data), self._put_at[digest]) for digest, data in self._held.items()]
         return iter(held)
+
+    def clock(self) -> float:
+        return time.time()
+
+    def label(self) -> str | None:
+        return self._label
+
+    def set_label(self, text: str) -> str:
+        with self._lock:
+            self._label = self._label or text
+            return self._label
 
     def quarantine(self, digest: str) -> bool:
         hex_of(digest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import tempfile
 import time
@@ -26,9 +27,11 @@ from farm.blobs.s3_faults import Absent, Patience, Refused, Unknown
 from farm.blobs.s3_upload import PART, base64_sha256, changed, hash_file, upload
 from farm.blobs.s3_urls import place
 from farm.errors import BadInput, Unavailable
-from farm.store import Blob
+from farm.store import LABEL, Blob
 
 TRIES = 4
+RENEW_AFTER_S = 900.0
+"""A blob that was put so long ago is made new when it is put again: less than any grace period of ``reconcile``."""
 LEFT_AFTER_S = 86_400.0
 """An upload in parts that began so long ago has lost its writer."""
 LONGEST_URL_S = 7 * 86_400
@@ -90,13 +93,18 @@ class S3Store:
     def _publish(self, blob: Blob, send: Callable[[Condition], object]) -> Blob:
         """Send, unless the blob is there. What is there and is not it (another size, another writer) is replaced."""
         for _ in range(TRIES):
-            held = self._bucket.head(self._key(blob.digest))
-            if held and (held.size, held.digest) == (blob.size, blob.digest):
+            key = self._key(blob.digest)
+            held = self._bucket.head(key)
+            same = held and (held.size, held.digest) == (blob.size, blob.digest)
+            if held and same and held.age < RENEW_AFTER_S:
                 return blob
             condition = {"IfNoneMatch": "*"} if held is None and self._conditional else {}
             # Refused, Absent: somebody else was first, or our own request was, whose answer was lost. Look again.
             with contextlib.suppress(Refused, Absent):
                 try:
+                    if held and same:
+                        self._bucket.copy(key, key, held)
+                        return self._kept(blob)
                     send(condition)
                     return self._kept(blob)
                 except Unknown as error:
@@ -174,7 +182,7 @@ class S3Store:
             for item in answer.get("Contents", ()):
                 folder, _, digits = item["Key"].removeprefix(listed).partition("/")
                 if HEX.fullmatch(digits) and digits[:2] == folder:
-                    yield Blob(PREFIX + digits, int(item["Size"]))
+                    yield Blob(PREFIX + digits, int(item["Size"]), item["LastModified"].timestamp())
             if not answer.get("IsTruncated"):
                 return
             page = {"ContinuationToken": answer["NextContinuationToken"]}
@@ -184,11 +192,39 @@ class S3Store:
             raise BadInput(f"a URL cannot be good for {seconds} seconds", f"ask for 1 to {LONGEST_URL_S}")
         return self._bucket.presigned(self._key(digest), seconds)
 
+    # -- the store itself --------------------------------------------------------------------------------------
+
+    def clock(self) -> float:
+        return self._bucket.clock()
+
+    def label(self) -> str | None:
+        key = self._prefix + LABEL
+        head = self._bucket.head(key)
+        if head is None:
+            return None
+        return b"".join(self._bucket.stream(key, head.etag, 0, head.size)).decode("utf-8", "replace").strip() or None
+
+    def set_label(self, text: str) -> str:
+        for _ in range(TRIES):
+            label = self.label()
+            if label is not None:
+                return label
+            condition = {"IfNoneMatch": "*"} if self._conditional else {}
+            with contextlib.suppress(Refused):
+                try:
+                    self._bucket.call("put_object", Key=self._prefix + LABEL, Body=text.encode(), **condition)
+                except Unknown:
+                    self._conditional = False
+        raise Unavailable(f"{self}: its label comes and goes", "ask again")
+
     # -- removing ----------------------------------------------------------------------------------------------
 
-    def delete(self, digest: str) -> bool:
+    def delete(self, digest: str, *, before: float = math.inf) -> bool:
+        """As the contract says; but S3 deletes under no condition of age, so who puts the blob in the instant between
+        the look and the removal is not seen."""
         key = self._key(digest)
-        if self._bucket.head(key) is None:
+        head = self._bucket.head(key)
+        if head is None or head.modified >= before:
             return False
         self._bucket.call("delete_object", Key=key)
         return True

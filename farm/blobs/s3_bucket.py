@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
@@ -36,11 +38,14 @@ DIGEST = "farm-digest"
 
 @dataclass(frozen=True)
 class Head:
-    """What a server says of an object. ``digest`` is what its writer said, ``""`` where it said nothing."""
+    """What a server says of an object. ``digest`` is what its writer said, ``""`` where it said nothing; ``age`` is in
+    seconds, by the server's own clock."""
 
     size: int
     etag: str
     digest: str
+    modified: float = 0.0
+    age: float = 0.0
 
 
 class Bucket:
@@ -125,7 +130,13 @@ class Bucket:
             answer = self.call("head_object", Key=key)
         except Absent:
             return None
-        return Head(int(answer["ContentLength"]), str(answer["ETag"]), answer.get("Metadata", {}).get(DIGEST, ""))
+        modified = answer["LastModified"].timestamp()
+        digest = answer.get("Metadata", {}).get(DIGEST, "")
+        return Head(int(answer["ContentLength"]), str(answer["ETag"]), digest, modified, answered_at(answer) - modified)
+
+    def clock(self) -> float:
+        """The server's time, to the second."""
+        return answered_at(self.call("list_objects_v2", Prefix=self.place.prefix, MaxKeys=1))
 
     def stream(self, key: str, etag: str, start: int, stop: int) -> Iterator[bytes]:
         """The object's bytes from ``start`` to before ``stop``, every one of them or an error: what breaks off is taken
@@ -164,12 +175,13 @@ class Bucket:
             page = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
     def copy(self, key: str, to: str, head: Head) -> None:
-        """Copy an object inside the bucket, if it is still the one of ``head``."""
+        """Copy an object inside the bucket, if it is still the one of ``head``; onto itself, to make it new."""
         source, match = {"Bucket": self.place.bucket, "Key": key}, {"CopySourceIfMatch": head.etag}
+        metadata = {"Metadata": {DIGEST: head.digest}} if head.digest else {}
         if head.size <= MOST_COPIED:
-            self.call("copy_object", Key=to, CopySource=source, **match)
+            self.call("copy_object", Key=to, CopySource=source, MetadataDirective="REPLACE", **metadata, **match)
             return
-        upload_id = self.call("create_multipart_upload", Key=to)["UploadId"]
+        upload_id = self.call("create_multipart_upload", Key=to, **metadata)["UploadId"]
         which = {"Key": to, "UploadId": upload_id}
         parts = []
         for number, start in enumerate(range(0, head.size, MOST_COPIED), 1):
@@ -186,6 +198,15 @@ class Bucket:
             return str(self._connected().generate_presigned_url("get_object", Params=named, ExpiresIn=seconds))
         except FOREIGN as error:
             raise said(error, str(self.place)) from error
+
+
+def answered_at(answer: dict[str, Any]) -> float:
+    """When the server answered, by its clock; by ours, where it does not say."""
+    said_at = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return parsedate_to_datetime(said_at).timestamp() if said_at else time.time()
+    except ValueError:
+        return time.time()
 
 
 def connect(place: Place) -> Any:

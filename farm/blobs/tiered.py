@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import time
@@ -100,11 +101,21 @@ class TieredStore:
     def presign(self, digest: str, seconds: int) -> str | None:
         return self.back.presign(digest, seconds)
 
+    def clock(self) -> float:
+        return self.back.clock()
+
+    def label(self) -> str | None:
+        return self.back.label()
+
+    def set_label(self, text: str) -> str:
+        return self.back.set_label(text)
+
     # -- removing ----------------------------------------------------------------------------------------------
 
-    def delete(self, digest: str) -> bool:
-        deleted = self.back.delete(digest)
-        self._front_does(lambda: self._front.delete(digest))
+    def delete(self, digest: str, *, before: float = math.inf) -> bool:
+        deleted = self.back.delete(digest, before=before)
+        if deleted or before == math.inf:
+            self._front_does(lambda: self._front.delete(digest))
         return deleted
 
     def quarantine(self, digest: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     CompoundSelect,
     Connection,
     Insert,
@@ -113,7 +114,12 @@ class Engines:
 
     @writes
     def drop_engine(self, connection: Connection, recipe: str, digest: str, reason: str) -> bool:
-        which = (engines.c.recipe == recipe, engines.c.digest == digest)
+        return self._drop_engines(connection, (engines.c.recipe == recipe, engines.c.digest == digest), digest, reason)
+
+    def _drop_engines(
+        self, connection: Connection, which: Sequence[ColumnElement[bool]], digest: str, reason: str
+    ) -> bool:
+        """Forget the engines of which all of ``which`` holds; the builds that made them tell of it."""
         makers = connection.execute(delete(engines).where(*which).returning(engines.c.build)).scalars().all()
         if not makers:
             return False

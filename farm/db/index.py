@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from farm.db.asking import Asking
 from farm.db.engines import Engines
+from farm.db.holding import HoldingRows
 from farm.db.keeping import Keeping
 from farm.db.leasing import Leasing
 from farm.db.making import Making
 from farm.db.migrate import behind, needs_wal, upgrade
+from farm.db.moving import MovingRows
 from farm.db.nodes import Nodes
 from farm.db.rows import Requests
 from farm.db.serving import Serving
@@ -17,11 +19,11 @@ from farm.db.session import Database, parse_url
 from farm.errors import Unavailable
 
 if TYPE_CHECKING:
-    from farm.index import Index
+    from farm.upkeep import Upkeep
 
 
-class SqlIndex(Engines, Serving, Asking, Leasing, Making, Nodes, Keeping):
-    """``farm.index.Index`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+class SqlIndex(HoldingRows, MovingRows, Engines, Serving, Asking, Leasing, Making, Nodes, Keeping):
+    """``farm.index.Index`` and ``farm.upkeep.Upkeep`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
 
     An SQLite database is made, or migrated, when it is opened; a PostgreSQL one must have been by
     ``farm db upgrade``. Opening one that is up to date takes one SELECT and does not import Alembic.
@@ -52,4 +54,4 @@ class SqlIndex(Engines, Serving, Asking, Leasing, Making, Nodes, Keeping):
 
 
 if TYPE_CHECKING:
-    _conforms: type[Index] = SqlIndex
+    _conforms: type[Upkeep] = SqlIndex

@@ -49,6 +49,7 @@ class Keeping:
         values: dict[str, Any] = {
             "graph": form.graph,
             "data": form.data,
+            "side": str(form.detail.get("side") or ""),
             "detail_json": dump(form.detail),
             "created": self.db.time(connection),
         }

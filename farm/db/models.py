@@ -8,6 +8,9 @@ value.
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -43,6 +46,14 @@ metadata = MetaData(
     }
 )
 
+
+def _manifest_blob(context: Any) -> str:
+    """Read off the manifest as its row is written, whoever writes it: a row that did not name its manifest's blob
+    would lose it to the next ``farm reconcile``."""
+    found = json.loads(context.get_current_parameters()["manifest_json"])
+    return str(found.get("manifest") or "")
+
+
 engines = Table(
     "engines",
     metadata,
@@ -58,12 +69,15 @@ engines = Table(
     # What the next build of the same program is expected to take is learned from these (``past``).
     Column("graph", WORD, nullable=False, server_default=""),
     Column("capability", WORD, nullable=False, server_default=""),
+    # The blob that holds the same manifest.
+    Column("manifest", WORD, nullable=False, server_default="", default=_manifest_blob),
     Column("manifest_json", Text, nullable=False),
     # The size is there to be added up without a look at the rows.
     Index("ix_engines_digest", "digest", "size"),
     Index("ix_engines_key", "key"),
     Index("ix_engines_created", "created"),
     Index("ix_engines_graph", "graph", "created"),
+    Index("ix_engines_manifest", "manifest"),
 )
 
 # Which places an engine serves beyond its own key (``portability.Serves``).
@@ -92,10 +106,13 @@ key_parts = Table(
     Column("model", Text, nullable=False),
     Column("target", Text, nullable=False),
     Column("recorded", Double, nullable=False),
+    # The blob that outlines the program.
+    Column("outline", WORD, nullable=False, server_default=""),
     Column("parts_json", Text, nullable=False),
     Index("ix_key_parts_recipe", "recipe"),
     Index("ix_key_parts_graph", "graph", "recorded"),
     Index("ix_key_parts_recorded", "recorded"),
+    Index("ix_key_parts_outline", "outline"),
 )
 
 builds = Table(
@@ -274,8 +291,12 @@ forms = Table(
     Column("exporter", WORD, primary_key=True),
     Column("graph", WORD, nullable=False),
     Column("data", WORD),
+    Column("side", WORD, nullable=False, server_default=""),
     Column("detail_json", Text, nullable=False),
     Column("created", Double, nullable=False),
+    Index("ix_forms_graph", "graph"),
+    Index("ix_forms_data", "data"),
+    Index("ix_forms_side", "side"),
 )
 
 sweeps = Table(
@@ -301,6 +322,14 @@ trials = Table(
     Column("asked", WORD, nullable=False),
     Column("build", WORD),
     Column("error", Text, nullable=False),
+)
+
+# What the farm knows of itself, such as which store it goes with.
+notes = Table(
+    "notes",
+    metadata,
+    Column("name", WORD, primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 counters = Table(

@@ -149,6 +149,7 @@ def parts_row(part: KeyParts, now: float) -> dict[str, Any]:
         "model": clean(part.model),
         "target": clean(part.target),
         "recorded": now,
+        "outline": str(part.parts.get("outline") or ""),
         "parts_json": dump(part.parts),
     }
 

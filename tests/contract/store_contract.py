@@ -1,4 +1,5 @@
-"""What every blob store promises. A backend inherits this, and gives the fixtures ``store`` and ``spoil``."""
+"""What every blob store promises. A backend inherits this, and gives the fixtures ``store``, ``spoil`` and
+``age``."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import hashlib
 import io
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from farm.store import Blob, BlobStore
 
 Spoil = Callable[[str, bytes], None]
 """Put other bytes in a blob's place, behind the store's back."""
+Age = Callable[[str, float], None]
+"""Make a blob so many seconds old, behind the store's back; nothing, where it is gone."""
 
 EMPTY = b""
 SMALL = b"an engine"
@@ -63,7 +67,7 @@ class Dribble(io.RawIOBase):
 
 
 class StoreContract:
-    """Inherit, and give the fixtures ``store`` (empty) and ``spoil``."""
+    """Inherit, and give the fixtures ``store`` (empty), ``spoil`` and ``age``."""
 
     @pytest.mark.parametrize("data", [EMPTY, SMALL, LARGE], ids=["empty", "small", "large"])
     def test_what_was_put_comes_back(self, store: BlobStore, tmp_path: Path, data: bytes) -> None:
@@ -140,6 +144,73 @@ class StoreContract:
         for act in acts:
             with pytest.raises(BadInput, match="no blob's name"):
                 act()
+
+    # -- age and label -------------------------------------------------------------------------------------------
+
+    def test_a_blob_tells_when_it_was_put_and_putting_makes_it_new(self, store: BlobStore, age: Age) -> None:
+        blob = store.put(io.BytesIO(SMALL))
+        (listed,) = store.blobs()
+        assert abs(listed.modified - store.clock()) < 5 and listed == blob
+        age(blob.digest, 7200.0)
+        (listed,) = store.blobs()
+        assert 7100 < store.clock() - listed.modified < 7300
+        store.put(io.BytesIO(SMALL))
+        (listed,) = store.blobs()
+        assert abs(listed.modified - store.clock()) < 5
+
+    def test_only_what_is_old_is_deleted_where_that_was_asked(self, store: BlobStore, age: Age) -> None:
+        old, young = store.put(io.BytesIO(SMALL)).digest, store.put(io.BytesIO(LARGE)).digest
+        age(old, 7200.0)
+        before = store.clock() - 3600
+        assert store.delete(old, before=before) is True and store.delete(young, before=before) is False
+        assert [blob.digest for blob in store.blobs()] == [young] and store.read(young) == LARGE
+        assert store.delete(name(b"never put"), before=before) is False
+        assert store.delete(young) is True
+
+    def test_what_is_put_anew_is_never_deleted_for_its_age(self, store: BlobStore, age: Age) -> None:
+        """Whoever has put a blob relies on it from then on."""
+        lost: list[int] = []
+        before, stop = store.clock() - 3600, threading.Event()
+
+        def remove() -> None:
+            while not stop.is_set():
+                store.delete(name(SMALL), before=before)
+
+        thread = threading.Thread(target=remove)
+        thread.start()
+        try:
+            for round_ in range(60):
+                store.put(io.BytesIO(SMALL))
+                if round_ % 2:
+                    age(name(SMALL), 7200.0)
+                    store.put(io.BytesIO(SMALL))
+                lost += [round_] if self._lacks(store, name(SMALL)) else []
+        finally:
+            stop.set()
+            thread.join(30)
+        assert lost == []
+
+    @staticmethod
+    def _lacks(store: BlobStore, digest: str) -> bool:
+        """Whether a blob is not there, and does not come back: one that is looked at closely may be aside just now."""
+        deadline = time.monotonic() + 1.0
+        while store.size(digest) is None:
+            if time.monotonic() > deadline:
+                return True
+            time.sleep(0.001)
+        return False
+
+    def test_a_store_is_labelled_once(self, store: BlobStore) -> None:
+        assert store.label() is None
+        given: list[str] = []
+        threads = [threading.Thread(target=lambda n=n: given.append(store.set_label(f"l{n}"))) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(given) == 4 and set(given) == {store.label()} == {store.set_label("another")}
+        store.put(io.BytesIO(SMALL))
+        assert [blob.digest for blob in store.blobs()] == [name(SMALL)], "a label is no blob"
 
     # -- what is on the way --------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from contract_keeping import KeepingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract, together
 from contract_serving import ServingContract
+from contract_upkeep import UpkeepContract
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from index_things import CAPABILITY, EXPIRED, claim, engine_of, failure, lease, offer, parts_of, queued, request, state
@@ -67,6 +68,10 @@ class TestMaking(MakingContract):
 
 
 class TestKeeping(KeepingContract):
+    pass
+
+
+class TestUpkeep(UpkeepContract):
     pass
 
 

@@ -14,6 +14,7 @@ from contract_keeping import KeepingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract
 from contract_serving import ServingContract
+from contract_upkeep import UpkeepContract
 from hypothesis.stateful import run_state_machine_as_test
 
 from farm.db.index import SqlIndex
@@ -52,6 +53,10 @@ class TestMaking(MakingContract):
 
 
 class TestKeeping(KeepingContract):
+    pass
+
+
+class TestUpkeep(UpkeepContract):
     pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_contract import LARGE, SMALL, Spoil, StoreContract, name
+from store_contract import LARGE, SMALL, Age, Spoil, StoreContract, name
 
 from farm.blobs import folder as folder_module
 from farm.blobs.folder import SWEEP_AFTER_S, FolderStore
@@ -51,6 +52,14 @@ class TestFolderStore(StoreContract):
             path.write_bytes(data)
 
         return spoil
+
+    @pytest.fixture
+    def age(self, store: FolderStore) -> Age:
+        def age(digest: str, seconds: float) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path_of(store, digest), (store.clock() - seconds,) * 2)
+
+        return age
 
 
 class TestLayout:

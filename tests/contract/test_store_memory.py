@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from store_contract import Spoil, StoreContract
+from store_contract import Age, Spoil, StoreContract
 
 from farm.blobs.memory import MemoryStore
 
@@ -19,3 +19,12 @@ class TestMemoryStore(StoreContract):
             store._held[digest] = data
 
         return spoil
+
+    @pytest.fixture
+    def age(self, store: MemoryStore) -> Age:
+        def age(digest: str, seconds: float) -> None:
+            with store._lock:
+                if digest in store._held:
+                    store._put_at[digest] = store.clock() - seconds
+
+        return age

@@ -15,11 +15,13 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from store_contract import SMALL, Spoil, StoreContract, name
+from aged import aged_objects
+from store_contract import SMALL, Age, Spoil, StoreContract, name
 
 from farm.blobs import s3 as s3_module
 from farm.blobs import s3_bucket
@@ -62,8 +64,39 @@ def uploads(store: S3Store, s3: Seaweed) -> Callable[[], list[str]]:
     return uploads
 
 
+@pytest.fixture
+def age(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> Age:
+    older = aged_objects(monkeypatch)
+    return lambda digest, seconds: older(key_of(store, digest), seconds)
+
+
 class TestS3Store(StoreContract):
     """Its fixtures are the module's."""
+
+    test_what_is_put_anew_is_never_deleted_for_its_age = None  # S3 deletes under no condition of age
+
+
+@pytest.mark.parametrize("at_once", [2**30, PART], ids=["whole", "in parts"])
+def test_what_is_put_again_is_made_new_on_the_server(
+    store: S3Store, age: Age, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """By a copy onto itself, which moves no bytes; and then it is left alone for a while."""
+    monkeypatch.setattr(s3_bucket, "MOST_COPIED", at_once)
+    blob = store.put(io.BytesIO(BIG))
+    key = key_of(store, blob.digest)
+    first = store._bucket.head(key)
+    time.sleep(1.1)
+    assert store.put(io.BytesIO(BIG)) == blob and store._bucket.head(key) == replace_age(first, store._bucket.head(key))
+    age(blob.digest, 7200.0)
+    assert store.put(io.BytesIO(BIG)) == blob
+    second = store._bucket.head(key)
+    assert first and second and second.modified > first.modified and second.digest == blob.digest
+    assert store.read(blob.digest) == BIG
+
+
+def replace_age(head: Head | None, other: Head | None) -> Head | None:
+    """The same head as long ago as the other: time goes on."""
+    return replace(head, age=other.age) if head and other else None
 
 
 BIG = random.Random(4).randbytes(PART * 2 + 12_345)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -16,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_contract import SMALL, Spoil, StoreContract, name
+from aged import aged_objects
+from store_contract import SMALL, Age, Spoil, StoreContract, name
 
 from farm.blobs import tiered as tiered_module
 from farm.blobs.folder import FolderStore
@@ -101,6 +103,14 @@ class TestOverAFolder(StoreContract):
 
         return spoil
 
+    @pytest.fixture
+    def age(self, behind: Path) -> Age:
+        def age(digest: str, seconds: float) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path_in(behind, digest), (time.time() - seconds,) * 2)
+
+        return age
+
 
 class TestOverMemory(StoreContract):
     @pytest.fixture
@@ -115,6 +125,16 @@ class TestOverMemory(StoreContract):
             store.back._held[digest] = data
 
         return spoil
+
+    @pytest.fixture
+    def age(self, store: TieredStore) -> Age:
+        def age(digest: str, seconds: float) -> None:
+            assert isinstance(store.back, MemoryStore)
+            with store.back._lock:
+                if digest in store.back._held:
+                    store.back._put_at[digest] = store.clock() - seconds
+
+        return age
 
 
 class TestOverS3(StoreContract):
@@ -134,6 +154,13 @@ class TestOverS3(StoreContract):
             s3.client().put_object(Bucket="farm-tests", Key=key, Body=data)
 
         return spoil
+
+    @pytest.fixture
+    def age(self, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Age:
+        older = aged_objects(monkeypatch)
+        return lambda digest, seconds: older(f"{prefix}/sha256/{digest[7:9]}/{digest[7:]}", seconds)
+
+    test_what_is_put_anew_is_never_deleted_for_its_age = None  # S3 deletes under no condition of age
 
     def test_a_copy_serves_while_the_server_is_gone(self, front: Path, s3: Seaweed, tmp_path: Path) -> None:
         with FaultyProxy.start(f"127.0.0.1:{s3.port}") as proxy:

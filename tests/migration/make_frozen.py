@@ -40,6 +40,7 @@ def fill(url: str) -> None:
     trial = Trial(0, "a.pt2", "sm_89", {"optimization_level": 3}, "sha256:k", "sha256:r", "new", build.id)
     index.put_sweep(Sweep("sfrozen", 0.0, {"grid": {}}, (trial,)))
     index.count("hit", {"n": 2, "seconds": 1.5})
+    index.put_note("store", "frozen")
     index.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -125,6 +126,36 @@ def test_an_old_database_goes_on_working(frozen: Path, path: Path) -> None:
         offer = Offer("w", "node", (reaped.request.capability,))
         taken = [(index.lease(offer, 60.0) or [None])[0] for _ in range(3)]
         assert [one.build.request.model if one else None for one in taken] == ["running.pt2", "queued.pt2", None]
+    finally:
+        index.close()
+
+
+BLOB = "sha256:" + "5" * 64
+DECOY = "sha256:" + "6" * 64
+
+
+def test_blobs_that_stood_in_json_alone_are_named_by_columns(path: Path) -> None:
+    """What was not named would be removed by the next ``farm reconcile``."""
+    thaw(HERE / "frozen_0004.sql", path)
+    says = json.dumps(f'{{"manifest":"{DECOY}","outline":"{DECOY}","side":"{DECOY}"}}')
+    with closing(sqlite3.connect(path)) as connection:
+        for table, column, name in (
+            ("engines", "manifest_json", "manifest"),
+            ("key_parts", "parts_json", "outline"),
+            ("forms", "detail_json", "side"),
+        ):
+            text = f'{{"model":{says},"{name}":"{BLOB}","more":1}}'
+            connection.execute(f"UPDATE {table} SET {column} = ?", (text,))
+        connection.execute("UPDATE key_parts SET parts_json = '{}' WHERE model = 'unbuilt.pt2'")
+        connection.commit()
+    index = SqlIndex(url_of(path))
+    try:
+        assert index.named([BLOB, DECOY]) == {BLOB}
+        rows = {table: index.rows(table) for table in ("engines", "key_parts", "forms")}
+        assert [row["manifest"] for row in rows["engines"]] == [BLOB]
+        assert sorted(row["outline"] for row in rows["key_parts"]) == ["", BLOB]
+        assert [row["side"] for row in rows["forms"]] == [BLOB]
+        assert len(index.note("farm") or "") == 32
     finally:
         index.close()
 
