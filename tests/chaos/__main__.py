@@ -41,7 +41,13 @@ def main() -> int:
 def tell(seed: int, store: str, verdict: Verdict) -> None:
     state = "WRONG" if verdict.wrong else "right"
     faults = {str(kind): count for kind, count in sorted(verdict.faults.items())}
-    told = {"seed": seed, "store": store, "seconds": round(verdict.seconds, 1), **verdict.figures, "faults": faults}
+    told = {
+        "seed": seed,
+        "store": store,
+        "seconds": [round(phase) for phase in verdict.phases],
+        **verdict.figures,
+        "faults": faults,
+    }
     print(state, json.dumps(told), flush=True)
     for wrong in verdict.wrong:
         print("  ", wrong, flush=True)

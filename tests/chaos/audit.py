@@ -138,7 +138,7 @@ def _attempts_of(build: Row, mine: Sequence[Row]) -> Iterator[str]:
         yield f"build {build['id']} is at token {build['token']}, its attempts at {[row['token'] for row in mine]}"
     won = [row["token"] for row in mine if row["outcome"] == "succeeded"]
     if won != ([build["token"]] if build["state"] == "succeeded" else []):
-        yield f"build {build['id']} is {build['state']} at token {build['token']}; attempts {won} say that they succeeded"
+        yield f"build {build['id']} is {build['state']} at token {build['token']}; attempts {won} say they succeeded"
     if any(row["finished"] is not None and row["finished"] < row["started"] for row in mine):
         yield f"build {build['id']}: an attempt ended before it began"
     for row in mine:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,7 +59,7 @@ class Lane:
         """Ask again until each has its engine, or can have none."""
         left = list(numbers)
         for _ in range(ROUNDS):
-            answers = self._said("want", lambda: self._ask_and_wait(left))
+            answers = self._said("want", partial(self._ask_and_wait, left))
             if answers is None:
                 time.sleep(PAUSE_S)
                 continue

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psycopg
+
 from farm.asks import Identity
 from farm.builds import BuildState
 from farm.config import load
@@ -24,12 +26,14 @@ from tests.chaos.faults import Chaos, Ground
 from tests.chaos.fleet import FARM, Fleet, Scene, make_clients, make_workers, skew_library
 from tests.chaos.plan import Kind, plan
 from tests.chaos.servers import Postgres, Rabbit, Redis
+from tests.chaos.spoken import read
 from tests.chaos.stores import MIB, S3, Ballast, Folder, small_disk
 from tests.chaos.work import Fate, Work, plan_for, work, write_programs
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.seaweed import Seaweed
 
 TICK_S = 0.05
+START_S = 60.0
 REST_S = 180.0
 """Within so many seconds after the last fault everybody must have an answer."""
 HEALING_ROUNDS = 6
@@ -69,12 +73,12 @@ class Torture:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``wrong`` is empty when all is as it must be."""
+    """``wrong`` is empty when all is as it must be. ``phases``: seconds of start, torture, rest and audit."""
 
     wrong: tuple[str, ...]
     faults: Counter[Kind]
     figures: Mapping[str, int]
-    seconds: float
+    phases: tuple[float, ...]
     folder: Path
 
 
@@ -156,21 +160,32 @@ class _Run:
 
     def verdict(self) -> Verdict:
         began = time.monotonic()
+        self._await(self._at_work, START_S, lambda: "nothing begins")
+        tortured = time.monotonic()
         faults = self._torture()
+        rested = time.monotonic()
         self._rest()
-        farm = Farm.open(load({**FARM, **self.scene.environment, "FARM_HOME": str(self.folder / "auditor")}))
-        with farm:
+        with Farm.open(load({**FARM, **self.scene.environment, "FARM_HOME": str(self.folder / "auditor")})) as farm:
             identities = farm.identify([piece.ask(self.scene.programs) for piece in self.work.pieces])
             self._settle(farm)
+            quiet = time.monotonic()
             self._heal(farm, identities)
         self._end()
         self.wrong += self._orphans()
         case = audit.case_of(self.work, identities, self.ground.url, self.fleet.clients)
         self.wrong += audit.all_wrong(case, self.ground.store.true)
         figures = audit.figures(case) | {"healed": self.healed, "orphans collected": self.collected}
-        return Verdict(tuple(self.wrong), faults, figures, time.monotonic() - began, self.folder)
+        phases = (tortured - began, rested - tortured, quiet - rested, time.monotonic() - quiet)
+        return Verdict(tuple(self.wrong), faults, figures, phases, self.folder)
 
     # -- phases ------------------------------------------------------------------------------------------------
+
+    def _at_work(self) -> bool:
+        """Whether the fleet has begun: before that, faults befall nobody."""
+        with psycopg.connect(self.ground.url) as connection:
+            there = connection.execute("SELECT count(*) FROM workers").fetchone()
+        asked = all(any(True for _ in read(member.diary)) for member in self.fleet.clients)
+        return asked and there is not None and there[0] >= len(self.fleet.workers)
 
     def _torture(self) -> Counter[Kind]:
         kinds = self.torture.kinds & self.ground.possible()
