@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.chaos.plan import Kind
-from tests.chaos.run import Torture, Verdict, run, servers
+from tests.chaos.run import Verdict, run
+from tests.chaos.stage import Torture, servers
 
 
 def main() -> int:

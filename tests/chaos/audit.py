@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,12 @@ class Case:
     tables: Tables
     diaries: Sequence[Mapping[str, Any]]
 
-    @property
+    @cached_property
     def pieces(self) -> dict[str, Piece]:
         """By recipe."""
         return {identity.recipe: piece for identity, piece in zip(self.identities, self.work.pieces, strict=True)}
 
-    @property
+    @cached_property
     def digests(self) -> dict[str, str]:
         """The engine that each recipe must have."""
         return {

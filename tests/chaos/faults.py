@@ -72,6 +72,11 @@ class Chaos:
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2]()
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to come, and nothing lasts."""
+        return not self._due
+
     def heal(self) -> None:
         """All faults are over, also those that have not begun."""
         self._due.clear()
