@@ -129,7 +129,7 @@ class Lane:
         """Look engines up and read them, whatever they may be, and compare each byte."""
         draws = random.Random()
         dest = folder / f"{self.name}.plan"
-        while not over.wait(draws.uniform(0.02, 0.3)):
+        while not over.wait(draws.uniform(0.05, 0.6)):
             numbers = draws.sample(range(len(self.pieces)), min(READ_AT_ONCE, len(self.pieces)))
             found = self._said("read", lambda numbers=numbers: self.farm.look(self._asks(numbers)))
             for number, (identity, hit) in zip(numbers, found or (), strict=False):

@@ -112,7 +112,7 @@ class Work:
         return frozenset(number for step in steps if step.kind in kinds for number in step.numbers)
 
 
-def work(seed: int, builds: int, clients: int = 3, lanes: int = 3, pause: float = 1.5) -> Work:
+def work(seed: int, builds: int, clients: int = 3, lanes: int = 2, pause: float = 1.5) -> Work:
     """``builds`` pieces, asked for by so many clients in bursts; among them duplicates of one another's."""
     draws = random.Random(f"{seed} work")
     fates = draws.choices(list(SHARES), weights=list(SHARES.values()), k=builds)
