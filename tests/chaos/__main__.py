@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,6 +25,8 @@ def main() -> int:
     parser.add_argument("--rabbitmq", action="store_true", help="in place of Redis")
     parser.add_argument("--keep", type=Path, help="where logs and diaries go of runs in which something is wrong")
     given = parser.parse_args()
+    # Asked to stop, it takes its servers and disks down first.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     kinds = frozenset(Kind[name.upper()] for name in given.kinds) if given.kinds is not None else frozenset(Kind)
     failed, total = [], Counter[str]()
     with servers(given.store != "folder", given.rabbitmq) as on:

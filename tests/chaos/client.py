@@ -99,7 +99,10 @@ class Lane:
 
     def _leave(self, numbers: Sequence[int]) -> None:
         """As somebody who presses Ctrl-C: a farm of its own, whose waiter is nobody else."""
-        with Farm.open(load()) as farm:
+        opened = self._said("leave", lambda: Farm.open(load()))
+        if opened is None:
+            return
+        with opened as farm:
             self.diary.write("leaving", waiter=farm.waiter, numbers=list(numbers))
             answers = self._said("leave", lambda: farm.submit(self._asks(numbers)))
             if answers is None:
