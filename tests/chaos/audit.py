@@ -16,7 +16,6 @@ from psycopg.rows import dict_row
 
 from farm.asks import Identity
 from farm.builds import MAX_ATTEMPTS, FailureKind
-from farm.store import BlobStore
 from tests.chaos.fleet import ENDED_WELL, Member, entries
 from tests.chaos.work import Fate, Piece, Work, plan_for
 
@@ -68,11 +67,10 @@ class Case:
         return [entry for entry in self.diaries if entry["kind"] == kind]
 
 
-def all_wrong(case: Case, store: BlobStore) -> list[str]:
+def all_wrong(case: Case) -> list[str]:
     """Everything that is not as it must be, in words."""
     checks = (accepted, ends, cancelled, attempts, engines, single_flight, said)
-    found = [wrong for check in checks for wrong in check(case)]
-    return [*found, *engine_bytes(case, store)]
+    return [wrong for check in checks for wrong in check(case)]
 
 
 def accepted(case: Case) -> Iterator[str]:
@@ -179,13 +177,6 @@ def said(case: Case) -> Iterator[str]:
     for kind in NEVER:
         for entry in case.said(kind):
             yield f"a client: {dict(entry)}"
-
-
-def engine_bytes(case: Case, store: BlobStore) -> Iterator[str]:
-    expected = {identity.recipe: plan_for(identity) for identity in case.identities}
-    for row in case.tables.engines:
-        if store.read(row["digest"]) != expected[row["recipe"]]:
-            yield f"engine {row['digest']} has other bytes in the store"
 
 
 # -- processes -----------------------------------------------------------------------------------------------------

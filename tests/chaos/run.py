@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +66,11 @@ class _Run:
             identities = farm.identify([piece.ask(self.stage.scene.programs) for piece in self.work.pieces])
             self._settle(farm)
             quiet = time.monotonic()
-            healed = heal(farm, self.stage, self.work)
+            healed = heal(farm, self.stage, self.work, range(len(self.work.pieces)))
         self.stage.end()
         collected = self.stage.reconcile()
         case = audit.case_of(self.work, identities, self.stage.ground.url, self.fleet.clients)
-        wrong = (*self.stage.wrong, *audit.all_wrong(case, self.stage.ground.store.true))
+        wrong = (*self.stage.wrong, *audit.all_wrong(case))
         figures = audit.figures(case) | {"healed": healed, "orphans collected": collected}
         phases = (tortured - began, rested - tortured, quiet - rested, time.monotonic() - quiet)
         return Verdict(wrong, faults, figures, phases)
@@ -104,14 +104,16 @@ class _Run:
         self.stage.wait(nothing_left, REST_S, lambda: f"builds do not end: {farm.index.builds(states=ACTIVE, limit=5)}")
 
 
-def heal(farm: Farm, stage: Stage, asked: Work) -> int:
-    """Ask for everything once more, as a user would: what was damaged is found out, and made again. How many."""
+def heal(farm: Farm, stage: Stage, asked: Work, suspect: Collection[int]) -> int:
+    """Look at the engines of ``suspect`` and ask once more for those that must be there, as a user would: what was
+    damaged is found out, and made again. How many were."""
     programs = stage.scene.programs
-    asks = {n: asked.pieces[n].ask(programs) for n in asked.wanted if asked.pieces[n].fate is not Fate.POISON}
+    asks = {n: asked.pieces[n].ask(programs) for n in suspect if asked.pieces[n].fate is not Fate.POISON}
     healed = 0
     for _ in range(HEALING_ROUNDS):
         looks = dict(zip(asks, farm.look(list(asks.values())), strict=True))
-        missing = [n for n, (identity, found) in looks.items() if not sound(farm, stage, identity, found)]
+        unsound = {n for n, (identity, found) in looks.items() if not sound(farm, stage, identity, found)}
+        missing = sorted(unsound & asked.wanted)
         if not missing:
             return healed
         healed += len(missing)

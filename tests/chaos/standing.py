@@ -48,11 +48,12 @@ class Standing:
         fate = Fate.CHILD if kind in CHILDREN else Fate.PLAIN
         numbers = tuple(range(len(self._pieces), len(self._pieces) + PIECES))
         self._pieces += tuple(Piece(number, fate) for number in numbers)
-        asked = Work(self._pieces, (((Step("want", numbers, 0.0),),),))
+        everything = tuple(range(len(self._pieces)))
+        asked = self._asked(numbers)
         self.stage.wrong.clear()
         done = self._by_client(asked) if kind in CLIENTS else self._by_thread(numbers)
         struck = self._strike(kind, done)
-        return Suffered(struck, self._audit())
+        return Suffered(struck, self._audit(everything if kind is Kind.DAMAGE_ENGINE else numbers))
 
     def _by_client(self, asked: Work) -> threading.Event:
         """Builds asked for by a process, which may be killed."""
@@ -98,14 +99,18 @@ class Standing:
             self.stage.wrong.append("nobody was answered")
         return chaos.done[kind]
 
-    def _audit(self) -> tuple[str, ...]:
-        everything = Work(self._pieces, (((Step("want", tuple(range(len(self._pieces))), 0.0),),),))
+    def _asked(self, numbers: tuple[int, ...]) -> Work:
+        return Work(self._pieces, (((Step("want", numbers, 0.0),),),))
+
+    def _audit(self, suspect: tuple[int, ...]) -> tuple[str, ...]:
+        """Look over all that there is; read back, byte by byte, what may be damaged."""
         with self.stage.farm() as farm:
             identities = farm.identify([piece.ask(self.stage.scene.programs) for piece in self._pieces])
-            heal(farm, self.stage, everything)
+            heal(farm, self.stage, self._asked(suspect), suspect)
             self.stage.wait(lambda: not farm.index.builds(states=ACTIVE, limit=1), ANSWER_S, lambda: "builds go on")
+        everything = self._asked(tuple(range(len(self._pieces))))
         case = audit.case_of(everything, identities, self.stage.ground.url, self.stage.fleet.clients)
-        return (*self.stage.wrong, *audit.all_wrong(case, self.stage.ground.store.true))
+        return (*self.stage.wrong, *audit.all_wrong(case))
 
 
 @contextlib.contextmanager
