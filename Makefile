@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types imports unit bench fleet fleet-env fleet-down clean
+.PHONY: help demo test test-all lint types imports unit bench chaos fleet fleet-env fleet-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test-all: $(STAMP) ## The tests, the long ones included
 
 bench: $(STAMP) ## Ratios against peers and limits, in one run; writes bench.json
 	@$(BIN)/python -m tests.bench
+
+chaos: $(STAMP) ## 500 builds under every fault at once, with 20 seeds (about an hour); CHAOS_ARGS="--seeds 1" for one
+	@$(BIN)/python -m tests.chaos --seeds 20 $(CHAOS_ARGS)
 
 fleet: $(STAMP) ## A fleet on this machine, until Ctrl-C: S3 server, beat, two workers (docs/fleet.md)
 	@exec $(BIN)/python deploy/local_fleet.py up $(FLEET_ARGS)

@@ -23,6 +23,7 @@ from farm.tasks import CARE_QUEUE, Duties, queue_of, register
 log = get_logger(__name__)
 
 STOP_TIMEOUT_S = 10.0
+SILENT = logging.CRITICAL + 1
 
 
 class _Controller(WorkController):  # type: ignore[misc]
@@ -55,9 +56,10 @@ class Consumer:
             without_gossip=True,
             loglevel="ERROR",
         )
-        # Celery tells of every start, stop and lost connection; here those are this process's own business.
+        # Celery tells of every start, stop and lost connection (an acknowledgement that a broker's restart cut off even
+        # as critical, with its traceback); here those are this process's own business.
         for name in ("celery", "kombu"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+            logging.getLogger(name).setLevel(SILENT)
         # Pool threads find their app as Celery's default one, whatever app the message came to.
         app.set_default()
         self._thread = threading.Thread(target=self._run, name="farm-celery", daemon=True)

@@ -52,6 +52,7 @@ _POSTGRESQL = (
     ("lock timeout", "was locked by another farm process for too long", "look for a hanging process, and ask again"),
     ("statement timeout", "took too long to answer", "look at the server's load, and ask again"),
     ("starting up", "is starting", "ask again in a moment"),
+    ("not yet accepting", "is starting", "ask again in a moment"),
     ("shutting down", "is shutting down", "ask again when it is back"),
 )
 

@@ -11,6 +11,7 @@ import msgspec
 from farm.graph import Symbol
 from farm.programs.identity import FileIdentity
 from farm.programs.memory import WeightsMemory
+from farm.programs.prepared import prepare
 from farm.programs.program import Loaded, Program
 from farm.programs.specs import TensorSpec
 from farm.programs.weights import Content, FileContent, StoredTensor, Unreadable, Weights
@@ -39,6 +40,9 @@ class _Kept(msgspec.Struct):
     operators: list[str]
     tensors: list[_Tensor]
     files: list[tuple[str, FileIdentity]]
+
+
+prepare(_Kept)
 
 
 def recall(memory: WeightsMemory, path: Path, custom_ops: Mapping[str, str]) -> Program | None:

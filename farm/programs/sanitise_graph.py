@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 
 from farm.programs.describe import source_line
 from farm.programs.operators import SCALAR_OPERATORS, SUBGRAPH_OPERATORS, operator
+from farm.programs.prepared import prepare
 from farm.programs.sanitise_checks import (
     Check,
     Refused,
@@ -200,6 +201,9 @@ class _Graph(Struct):
 class _Subgraph(Struct):
     name: str
     graph: Raw
+
+
+prepare(_Given, _Node, _Graph, _Subgraph)
 
 
 def graph(content: Raw | bytes, depth: int = 0) -> Raw:

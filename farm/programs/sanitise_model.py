@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from farm.programs.prepared import prepare
 from farm.programs.sanitise_checks import (
     Check,
     Refused,
@@ -105,6 +106,9 @@ class _Model(Struct):
     opset_version: Raw = Raw(b"{}")
     verifiers: list[str] = []
     torch_version: str = ""
+
+
+prepare(_Model)
 
 
 def sanitise_model(content: bytes) -> bytes:

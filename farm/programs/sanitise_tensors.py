@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farm.programs.archive import Member
+from farm.programs.prepared import prepare
 from farm.programs.sanitise_checks import Refused, boolean, decode, natural, nullable, qualified, record, shown, text
 from farm.programs.sanitise_graph import TENSOR_META
 from farm.programs.schema import DTYPES
@@ -25,6 +26,9 @@ _ENTRY = record(
 
 class _Table(Struct):
     config: dict[str, Raw]
+
+
+prepare(_Table)
 
 
 class Tensors:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from farm.errors import BadProgram
+from farm.programs.prepared import prepare
 
 Argument = dict[str, Any]
 """A tagged union: one key, such as ``as_tensor``, and its value."""
@@ -157,6 +158,8 @@ class PayloadConfig(Struct, gc=False):
 
     config: dict[str, PayloadMeta]
 
+
+prepare(Model, PayloadConfig)
 
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError)
 """What decoding raises for bytes that are not what was asked for."""

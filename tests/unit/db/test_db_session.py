@@ -197,6 +197,7 @@ def test_sqlites_errors_in_words(said: str, what: str, next_: str) -> None:
         ("FATAL:  sorry, too many clients already", "no more connections", "max_connections"),
         ("canceling statement due to lock timeout", "locked by another", "hanging process"),
         ("cannot execute INSERT in a read-only transaction", "is read-only", "primary"),
+        ("FATAL:  the database system is not yet accepting connections", "is starting", "in a moment"),
         ("could not extend file: No space left on device", "out of room", "free some space"),
     ],
 )

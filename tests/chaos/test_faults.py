@@ -1,0 +1,69 @@
+"""Each fault alone, on a fleet that stays; then all of them at once, briefly. At length: ``python -m tests.chaos``."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.plan import Kind
+from tests.chaos.run import Verdict, run
+from tests.chaos.servers import NoServer
+from tests.chaos.stage import Servers, Torture, servers
+from tests.chaos.standing import Standing
+
+pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos")]
+
+NEEDS_A_FOLDER = frozenset({Kind.FULL_STORE})
+QUIET = {"workers": 2, "clients": 1, "twice": False, "skewed": False, "build_seconds": 0.25, "pause": 0.3}
+"""A small fleet that nothing befalls but what is named."""
+
+
+def must_be_right(verdict: Verdict) -> None:
+    assert not verdict.wrong, "\n".join(verdict.wrong)
+
+
+@pytest.mark.parametrize("kind", sorted(frozenset(Kind) - NEEDS_A_FOLDER))
+def test_a_fault_alone(fleet: Standing, kind: Kind) -> None:
+    if kind not in fleet.stage.ground.possible():
+        pytest.skip(f"'{kind}' cannot be done on this machine")
+    suffered = fleet.suffer(kind)
+    assert suffered.struck == 1
+    assert not suffered.wrong, "\n".join(suffered.wrong)
+
+
+def test_a_full_store_alone(chaos_servers: Servers) -> None:
+    measures = Torture(2, builds=30, kinds=NEEDS_A_FOLDER, seconds=5.0, haste=4.0, s3=False, **QUIET)
+    verdict = run(measures, chaos_servers)
+    must_be_right(verdict)
+    if not verdict.faults:
+        pytest.skip("no small disk can be had here")
+
+
+def test_each_message_twice_and_clocks_apart(chaos_servers: Servers) -> None:
+    measures = {**QUIET, "workers": 3, "twice": True, "skewed": True}
+    must_be_right(run(Torture(3, builds=30, kinds=frozenset(), seconds=1.0, s3=False, **measures), chaos_servers))
+
+
+def test_all_at_once(chaos_servers: Servers) -> None:
+    verdict = run(Torture(4, builds=120, seconds=15.0, haste=1.5, build_seconds=0.3, pause=0.8), chaos_servers)
+    must_be_right(verdict)
+    assert verdict.faults.total() >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_500_builds_under_all_of_it(chaos_servers: Servers) -> None:
+    must_be_right(run(Torture(5), chaos_servers))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_on_rabbitmq() -> None:
+    try:
+        made = servers(s3=False, rabbit=True)
+        on = made.__enter__()
+    except NoServer as error:
+        pytest.skip(str(error))
+    try:
+        must_be_right(run(Torture(6, builds=150, seconds=25.0, s3=False), on))
+    finally:
+        made.__exit__(None, None, None)
