@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 SCHEMA = 1
@@ -23,50 +23,65 @@ SCHEMA = 1
 
 def encode(value: Any) -> bytes:
     """Encode ``value``; ``TypeError`` for anything outside the domain."""
-    parts: list[bytes] = []
-    _encode(value, parts)
-    return b"".join(parts)
+    known = _EXACT.get(type(value))
+    return known(value) if known is not None else _encode_kin(value)
 
 
-def _encode(value: Any, parts: list[bytes]) -> None:
-    if value is None:
-        parts.append(b"n0:")
-    elif value is True:
-        parts.append(b"b1:1")
-    elif value is False:
-        parts.append(b"b1:0")
-    elif isinstance(value, int):
-        body = b"%d" % value
-        parts.append(b"i%d:%b" % (len(body), body))
-    elif isinstance(value, float):
-        parts.append(b"f8:" + struct.pack(">d", value))
-    elif isinstance(value, str):
-        body = value.encode("utf-8", "surrogatepass")
-        parts.append(b"s%d:%b" % (len(body), body))
-    elif isinstance(value, bytes | bytearray | memoryview):
-        parts.append(b"y%d:%b" % (len(value), bytes(value)))
-    elif isinstance(value, Mapping):
-        _encode_mapping(value, parts)
-    elif isinstance(value, list | tuple):
-        inner: list[bytes] = []
-        for item in value:
-            _encode(item, inner)
-        body = b"".join(inner)
-        parts.append(b"l%d:%b" % (len(body), body))
-    else:
-        raise TypeError(f"no canonical encoding for {type(value).__name__}")
+def _encode_int(value: int) -> bytes:
+    body = b"%d" % value
+    return b"i%d:%b" % (len(body), body)
 
 
-def _encode_mapping(value: Mapping[str, Any], parts: list[bytes]) -> None:
-    inner: list[bytes] = []
+def _encode_str(value: str) -> bytes:
+    body = value.encode("utf-8", "surrogatepass")
+    return b"s%d:%b" % (len(body), body)
+
+
+def _encode_bytes(value: bytes | bytearray | memoryview) -> bytes:
+    body = bytes(value)
+    return b"y%d:%b" % (len(body), body)
+
+
+def _encode_sequence(value: list[Any] | tuple[Any, ...]) -> bytes:
+    body = b"".join([encode(item) for item in value])
+    return b"l%d:%b" % (len(body), body)
+
+
+def _encode_mapping(value: Mapping[str, Any]) -> bytes:
     for key in value:
         if not isinstance(key, str):
             raise TypeError(f"no canonical encoding for a mapping with a {type(key).__name__} key")
-    for key in sorted(value):
-        _encode(key, inner)
-        _encode(value[key], inner)
-    body = b"".join(inner)
-    parts.append(b"m%d:%b" % (len(body), body))
+    body = b"".join([encode(key) + encode(value[key]) for key in sorted(value)])
+    return b"m%d:%b" % (len(body), body)
+
+
+_EXACT: dict[type, Callable[[Any], bytes]] = {
+    type(None): lambda value: b"n0:",
+    bool: lambda value: b"b1:1" if value else b"b1:0",
+    int: _encode_int,
+    float: lambda value: b"f8:" + struct.pack(">d", value),
+    str: _encode_str,
+    bytes: _encode_bytes,
+    list: _encode_sequence,
+    tuple: _encode_sequence,
+    dict: _encode_mapping,
+}
+_KIN: tuple[tuple[Any, Callable[[Any], bytes]], ...] = (
+    (int, _encode_int),
+    (float, _EXACT[float]),
+    (str, _encode_str),
+    ((bytes, bytearray, memoryview), _encode_bytes),
+    (Mapping, _encode_mapping),
+    ((list, tuple), _encode_sequence),
+)
+
+
+def _encode_kin(value: Any) -> bytes:
+    """A value of a class derived from those of the domain, or another kind of mapping or buffer."""
+    for kinds, encode_one in _KIN:
+        if isinstance(value, kinds):
+            return encode_one(value)
+    raise TypeError(f"no canonical encoding for {type(value).__name__}")
 
 
 def digest(kind: str, value: Any) -> str:

@@ -40,20 +40,18 @@ class Meta:
     A symbolic scalar has the dtype ``"int"``, ``"float"`` or ``"bool"`` and its expression as the only dim.
     """
 
-    __slots__ = ("code", "device", "dims", "dtype", "layout", "scalar")
+    __slots__ = ("code", "device", "dims", "dtype", "layout", "listed", "scalar")
 
     def __init__(self, dtype: str, dims: tuple[Expr, ...], device: str, layout: str, scalar: bool) -> None:
         self.dtype, self.dims, self.device, self.layout, self.scalar = dtype, dims, device, layout, scalar
-        self.code = b""
+        self.code = self.listed = b""
 
 
 class Node:
     """One operation. ``writes``: positions in ``refs`` that it writes to; ``inner``: positions that are its
     subgraphs' roots rather than operands; ``aliases``: a result may share memory with an operand."""
 
-    writes: tuple[int, ...] = ()
-    inner: tuple[int, ...] = ()
-    aliases = False
+    __slots__ = ("aliases", "head", "inner", "metas", "name", "op", "refs", "source", "writes")
 
     def __init__(
         self,
@@ -70,6 +68,9 @@ class Node:
         self.metas = metas
         self.name = name
         self.source = source
+        self.writes: tuple[int, ...] = ()
+        self.inner: tuple[int, ...] = ()
+        self.aliases = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +184,12 @@ def _list(body: bytes) -> bytes:
 
 
 _LIFTED = encode("lifted")
+_TENSOR = encode("tensor")
 _MARK = len(b"y32:")
-
-
-def _meta_value(dtype: str, dims: tuple[int | str, ...], device: int, layout: str) -> list[Any]:
-    """What a value is, as it is digested; ``device`` is negative for a symbolic number."""
-    return ["scalar", dtype, list(dims)] if device < 0 else ["tensor", dtype, list(dims), device, layout]
-
-
-@lru_cache(maxsize=8192)
-def _meta_bytes(dtype: str, dims: tuple[int | str, ...], device: int, layout: str) -> bytes:
-    return encode(_meta_value(dtype, dims, device, layout))
+_OPERAND = _MARK + 32
+"""Length of an operand: an encoded digest."""
+_text = lru_cache(maxsize=1024)(encode)
+"""Of dtypes and layouts, of which there are few."""
 
 
 class _Canonicaliser:
@@ -202,11 +198,12 @@ class _Canonicaliser:
         self.numbering = Numbering()
         self.devices: dict[str, int] = {}
         self.lifted: dict[int, int] = {}
-        self._dims: dict[int, tuple[Expr, int | str]] = {}
         self.digest_of: dict[int, bytes] = {}
         self.order: list[int] = []
         self.written: list[int] = []
         self._seen = bytearray(len(graph.nodes))
+        self._dims: dict[Expr, bytes] = {}
+        """Encoded dims; an expression's canonical form stays, since no symbol's name ever changes."""
 
     def run(self) -> Canonical:
         graph = self.graph
@@ -238,7 +235,7 @@ class _Canonicaliser:
     def _input(self, one: Input) -> Any:
         if one.meta is None:
             return ["constant", one.constant]
-        return ["value", _meta_value(*self._meta_parts(one.meta))]
+        return ["value", self._meta(one.meta)]
 
     def _output(self, one: Output, memory: Versions | None) -> Any:
         target = None if one.target is None else self._digest(one.target, memory)
@@ -273,62 +270,81 @@ class _Canonicaliser:
 
     def _digest(self, root: int, memory: Versions | None) -> bytes:
         """The encoded digest of ``root``; its operands' first, by an explicit stack."""
-        if self._seen[root] == 2:
-            return self.digest_of[root]
         seen, nodes, stack = self._seen, self.graph.nodes, [root]
         reads = {} if memory is None else memory.reads
         while stack:
             number = stack[-1]
-            if not seen[number]:
+            node, state = nodes[number], seen[number]
+            if not state:
                 seen[number] = 1
-                operands = nodes[number].refs
-                if reads and number in reads:
-                    operands = operands + tuple(version for _, version in reads[number])
-                pending = [operand for operand in operands if not seen[operand]]
-                if pending:
-                    pending.reverse()
-                    stack.extend(pending)
+                for operand in reversed(_operands(node, reads.get(number)) if reads else node.refs):
+                    if not seen[operand]:
+                        stack.append(operand)
+                if stack[-1] != number:
                     continue
             stack.pop()
-            if seen[number] != 2:
+            if state != 2:
                 seen[number] = 2
-                self._add(number, reads.get(number, ()) if reads else ())
+                self._add(number, node, reads.get(number, ()) if reads else ())
         return self.digest_of[root]
 
-    def _add(self, number: int, reads: Sequence[tuple[int, int]]) -> None:
+    def _add(self, number: int, node: Node, reads: Sequence[tuple[int, int]]) -> None:
         """Digest one node: its head, what its results are, and its operands' digests."""
-        node, digest_of = self.graph.nodes[number], self.digest_of
+        digest_of, metas = self.digest_of, node.metas
         body = node.head or self._lifted_head(number)
-        metas = b"".join([meta.code or self._meta_code(meta) for meta in node.metas])
-        operands = b"".join([digest_of[operand] for operand in node.refs])
+        listed = (metas[0].listed if len(metas) == 1 else b"") or self._listed(metas)
+        operands = [digest_of[operand] for operand in node.refs]
         if reads:
             body += encode([position for position, _ in reads])
-            operands += b"".join([digest_of[version] for _, version in reads])
+            operands += [digest_of[version] for _, version in reads]
         # The bytes of encode([head, metas, operands]), made here because this runs for every node.
-        content = b"%bl%d:%bl%d:%b" % (body, len(metas), metas, len(operands), operands)
+        content = b"%b%bl%d:%b" % (body, listed, len(operands) * _OPERAND, b"".join(operands))
         digest_of[number] = b"y32:" + sha256(b"farm node l%d:%b" % (len(content), content)).digest()
         self.order.append(number)
+
+    def _listed(self, metas: tuple[Meta, ...]) -> bytes:
+        """A node's metas, encoded as a list; kept where there is only one."""
+        listed = _list(b"".join([meta.code or self._meta_code(meta) for meta in metas]))
+        if len(metas) == 1:
+            metas[0].listed = listed
+        return listed
 
     def _lifted_head(self, number: int) -> bytes:
         tensor = self.graph.leaves[number]
         return _list(_LIFTED + encode(self.lifted.setdefault(tensor, len(self.lifted))))
 
     def _meta_code(self, meta: Meta) -> bytes:
-        meta.code = _meta_bytes(*self._meta_parts(meta))
+        if meta.scalar:
+            meta.code = encode(self._meta(meta))
+            return meta.code
+        # The bytes of encode(self._meta(meta)), from parts that recur.
+        dims = b"".join([self._dim_code(dim) for dim in meta.dims])
+        device = encode(self.devices.setdefault(meta.device, len(self.devices)))
+        body = b"%b%bl%d:%b%b%b" % (_TENSOR, _text(meta.dtype), len(dims), dims, device, _text(meta.layout))
+        meta.code = b"l%d:%b" % (len(body), body)
         return meta.code
 
-    def _meta_parts(self, meta: Meta) -> tuple[str, tuple[int | str, ...], int, str]:
-        dims = tuple([dim if type(dim) is int else self._dim(dim) for dim in meta.dims])
-        device = -1 if meta.scalar else self.devices.setdefault(meta.device, len(self.devices))
-        return meta.dtype, dims, device, meta.layout
+    def _dim_code(self, dim: Expr) -> bytes:
+        found = self._dims.get(dim)
+        if found is None:
+            found = self._dims[dim] = encode(self._dim(dim))
+        return found
+
+    def _meta(self, meta: Meta) -> Any:
+        dims = [self._dim(dim) for dim in meta.dims]
+        if meta.scalar:
+            return ["scalar", meta.dtype, dims]
+        device = self.devices.setdefault(meta.device, len(self.devices))
+        return ["tensor", meta.dtype, dims, device, meta.layout]
 
     def _dim(self, dim: Expr) -> int | str:
-        found = self._dims.get(id(dim))
-        if found is None:
-            canonical = self.numbering.canonical(dim)
-            shown = canonical if type(canonical) is int else text(canonical)
-            found = self._dims[id(dim)] = (dim, shown)
-        return found[1]
+        if type(dim) is int:
+            return dim
+        known = self.numbering.names.get(dim.name) if isinstance(dim, Sym) else None
+        if known is not None:
+            return known
+        canonical = self.numbering.canonical(dim)
+        return canonical if type(canonical) is int else text(canonical)
 
     def _range(self, name: str) -> Range:
         return self.graph.ranges.get(name, (None, None))
@@ -347,6 +363,10 @@ class _Canonicaliser:
             if _tighter(low, least, 1) or _tighter(high, most, -1):
                 extra.append([text(canonical), low, high])
         return [plain, sorted(extra)]
+
+
+def _operands(node: Node, reads: Sequence[tuple[int, int]] | None) -> tuple[int, ...]:
+    return node.refs + tuple(version for _, version in reads) if reads else node.refs
 
 
 def _tighter(given: int | None, implied: int | None, sign: int) -> bool:

@@ -24,6 +24,7 @@ from farm.graph_symbols import parse
 from farm.programs.live_nodes import LiveNodes
 from farm.programs.live_tensors import LiveTensors
 from farm.programs.live_values import bound, plain_constant
+from farm.programs.pause import collection_paused
 from farm.programs.program import Loaded, Program, build_program
 from farm.programs.pt2 import normal_range, tree_structure
 from farm.programs.torch_graph import check_custom_ops
@@ -32,9 +33,10 @@ from farm.programs.weights import Weights
 
 def program_of(program: ExportedProgram, *, custom_ops: Mapping[str, str] | None = None) -> Program:
     """``program`` as ``open_program`` would describe it once saved; ``path`` is empty."""
-    reader = _ExportedReader(program, custom_ops)
-    graph = reader.read()
-    loaded = Loaded(graph, canonicalise(graph), _describe)
+    with collection_paused():
+        reader = _ExportedReader(program, custom_ops)
+        graph = reader.read()
+        loaded = Loaded(graph, canonicalise(graph), _describe)
     return build_program(Path(), "pt2", loaded, reader.tensors.weights(loaded.canonical.lifted))
 
 
@@ -64,7 +66,12 @@ def subgraph_digest(
     Operators of ``known_namespaces`` need no declared digest: they come with the toolchain that the key names.
     ``BadProgram`` for a graph that calls modules or methods, whose meaning is not in the graph.
     """
-    reader = _SubgraphReader(module, input_specs, custom_ops, known_namespaces)
+    with collection_paused():
+        return _subgraph(_SubgraphReader(module, input_specs, custom_ops, known_namespaces))
+
+
+def _subgraph(reader: _SubgraphReader) -> Subgraph:
+    """In a function of its own, so that the graph is gone before collection goes on and would look through it."""
     canonical = canonicalise(reader.read())
     return Subgraph(canonical.structure_digest, reader.tensors.weights(canonical.lifted), canonical)
 

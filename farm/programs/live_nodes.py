@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator as python_operator
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,9 +26,11 @@ from farm.programs.pt2_arguments import NUMBERS, sequence
 from farm.programs.pt2_nodes import INLINE, refuse_higher_order, refuse_target, within
 from farm.programs.pt2_values import Value, bad
 from farm.programs.sizes import Sizes
-from farm.programs.torch_graph import MAX_NESTING, Call, Scope, TorchGraph, reference
+from farm.programs.torch_graph import MAX_NESTING, Call, Scope, TorchGraph, reference, usual_node
 
-_PLAIN = reference()
+_WHOLE = reference()
+_KEPT = ("_parameters", "_buffers", "_modules")
+_SYMBOLIC = (torch.SymInt, torch.SymBool, torch.SymFloat)
 _TAGS = ((torch.Tensor, "as_tensor"), ((bool, torch.SymBool), "as_sym_bool"), ((int, torch.SymInt), "as_sym_int"))
 
 
@@ -44,17 +47,18 @@ class LiveNodes:
         self.module = module
         self.scope = Scope()
         self.nesting = 0
-        self.torch = TorchGraph(self.encode, custom_ops)
+        self.torch = TorchGraph(custom_ops)
         self.torch.writes_in_place = _writes_in_place(module.graph)
         self.metadata = LiveMetadata(self.torch.graph)
         self.sizes = Sizes(self.torch.graph)
         self._known_namespaces = known_namespaces
         self._tensors = tensors
         self._values: dict[FxNode, Value | list[Value]] = {}
+        self._holders: dict[tuple[GraphModule, str], Any] = {}
 
     def define(self, node: FxNode, number: int, path: tuple[int, ...] = ()) -> None:
         """Let ``node`` be result ``path`` of canonical node ``number``."""
-        self._values[node] = (reference(*path), number, path)
+        self._values[node] = (reference(*path) if path else _WHOLE, number, path)
 
     def value(self, node: FxNode) -> Value:
         """What ``node`` is."""
@@ -66,7 +70,11 @@ class LiveNodes:
     def read(self, graph: FxGraph) -> None:
         """Read every node of ``graph`` but its inputs and outputs."""
         for node in graph.nodes:
-            if node.op == "call_function":
+            # Only calls have operators for targets; most nodes are calls of known ones.
+            known = _OPERATORS.get(id(node.target))
+            if known is not None and known[1] is not None:
+                self._call(node, known[1])
+            elif node.op == "call_function":
                 self._function(node)
             elif node.op == "get_attr":
                 self._attribute(node)
@@ -78,9 +86,6 @@ class LiveNodes:
 
     def _function(self, node: FxNode) -> None:
         target = node.target
-        found = _OPERATORS.get(id(target))
-        if found is not None and found[0] is target:
-            return self._call(node, found[1])
         if target is python_operator.getitem and not isinstance(node.args[0], list | tuple):
             return self._getitem(node)
         if isinstance(target, torch._ops.OpOverload):
@@ -106,45 +111,50 @@ class LiveNodes:
 
     def _attribute(self, node: FxNode) -> None:
         """A tensor that the module holds; graphs are read where they are called."""
-        held = _attribute(self.module, str(node.target))
+        target = str(node.target)
+        held = self._held(target)
         if isinstance(held, torch.Tensor):
             if self._tensors is None:
-                raise bad(f"{node.target} is not lifted")
-            number = self._tensors.add(str(node.target), held, True)
-            leaf = self.torch.graph.lifted(number, self.metadata.of(held), str(node.target))
-            self.define(node, leaf)
+                raise bad(f"{target} is not lifted")
+            number = self._tensors.add(target, held, True)
+            self.define(node, self.torch.graph.lifted(number, self.metadata.of(held), target))
+
+    def _held(self, target: str) -> Any:
+        """What the module holds as ``target``. Parameters are looked up where ``nn.Module`` keeps them."""
+        place, _, name = target.rpartition(".")
+        key = (self.module, place)
+        holder = self._holders.get(key)
+        if holder is None:
+            holder = self._holders[key] = _attribute(self.module, place) if place else self.module
+        return _child(holder, name)
 
     # Operators
 
     def _call(self, node: FxNode, op: Operator) -> None:
-        call, args, kwargs = Call(), node.args, node.kwargs
-        if op.plain and not kwargs and len(args) <= len(op.kinds):
-            parts = self._positional(op, args, call)
+        """One call of a known operator. The most frequent thing there is, so what is plain is done right here."""
+        call, args, kinds = Call(), node.args, op.kinds
+        if not op.plain or node.kwargs or len(args) > len(kinds):
+            given = [*zip(op.names, args, strict=False), *node.kwargs.items()]
+            parts = self.torch.arguments(op, given, call, self.encode)
         else:
-            parts = self.torch.arguments(op, [*zip(op.names, args, strict=False), *kwargs.items()], call)
-        if not op.usual:
-            return self._unusual_call(node, op, parts, call)
-        # What TorchGraph.call and place come to for such an operator, made here: this runs for most nodes.
-        value = node.meta.get("val")
-        metas = (self.metadata.tensor(value),) if type(value) is FakeTensor else self._metas(node)
-        body = op.head + b"".join(parts)
-        made = Node(op.name, b"l%d:%b" % (len(body), body), tuple(call.refs), metas, node.name, node)
-        made.aliases = op.aliases
-        self._values[node] = (_PLAIN, self.torch.graph.add(made), ())
-        return None
-
-    def _positional(self, op: Operator, args: Sequence[Any], call: Call) -> list[bytes]:
-        """Arguments given by position, to an operator that takes them as they are."""
-        values, kinds, refs, parts = self._values, op.kinds, call.refs, op.defaults.copy()
-        for index, one in enumerate(args):
-            if type(one) is FxNode:
-                found = values.get(one)
+            parts, refs, values = op.defaults.copy(), call.refs, self._values
+            for index, argument in enumerate(args):
+                kind_of = type(argument)
+                if kind_of is int and kinds[index] != "f":
+                    parts[index] = NUMBERS.get(argument) or encode(argument)
+                    continue
+                found = values.get(argument) if kind_of is FxNode else None
                 if type(found) is tuple:
                     refs.append(found[1])
                     parts[index] = found[0]
-                    continue
-            parts[index] = self.encode(one, kinds[index], call)
-        return parts
+                else:
+                    parts[index] = self.encode(argument, kinds[index], call)
+        if op.usual:
+            nodes = self.torch.graph.nodes
+            self._values[node] = (_WHOLE, len(nodes), ())
+            nodes.append(usual_node(op, parts, call, self._metas(node), node.name, node))
+        else:
+            self._unusual_call(node, op, parts, call)
 
     def _unusual_call(self, node: FxNode, op: Operator, parts: list[bytes], call: Call) -> None:
         """Assertions, identities, sizes, writes and draws."""
@@ -313,24 +323,46 @@ class LiveNodes:
         kind_of = type(argument)
         if kind_of is int and kind != "f":
             return NUMBERS.get(argument) or encode(argument)
-        if isinstance(argument, list | tuple):
-            return sequence(b"s1:[", [self.encode(item, kind, call) for item in argument])
+        if isinstance(argument, (list, tuple)):
+            return self._sequence(argument, kind, call)
         if argument is None or kind_of is bool or kind_of is str:
             return encode(argument)
         if kind_of is float or kind_of is int:
             return encode(float(argument) if argument == argument else math.nan)
-        return encode(_constant(argument))
+        return _encoded_constant(argument)
+
+    def _sequence(self, items: Sequence[Any], kind: str, call: Call) -> bytes:
+        values, parts = self._values, []
+        for item in items:
+            found = values.get(item) if type(item) is FxNode else None
+            if type(found) is tuple:
+                call.refs.append(found[1])
+                parts.append(found[0])
+            else:
+                parts.append(self.encode(item, kind, call))
+        return sequence(b"s1:[", parts)
 
     def _metas(self, node: FxNode) -> tuple[Meta, ...]:
         value = node.meta.get("val")
-        if isinstance(value, torch.Tensor):
-            return (self.metadata.of(value),)
+        if type(value) is FakeTensor or isinstance(value, torch.Tensor):
+            return (self.metadata.tensor(value),)
         if value is None:
             return ()
-        if isinstance(value, list | tuple):
-            flat = [one for item in value for one in (item if isinstance(item, list | tuple) else [item])]
+        if isinstance(value, (list, tuple)):
+            flat = [one for item in value for one in (item if isinstance(item, (list, tuple)) else [item])]
             return tuple(self.metadata.of(one) for one in flat if one is not None)
         return (self.metadata.of(value),)
+
+
+@lru_cache(maxsize=256)
+def _encoded_dtype(argument: Any) -> bytes:
+    """Of a ``torch.dtype``, ``layout`` or ``memory_format``: there are few, and each is one object."""
+    return encode(_constant(argument))
+
+
+def _encoded_constant(argument: Any) -> bytes:
+    few = isinstance(argument, (torch.dtype, torch.layout, torch.memory_format))
+    return _encoded_dtype(argument) if few else encode(_constant(argument))
 
 
 def _constant(argument: Any) -> Any:
@@ -352,8 +384,18 @@ def _constant(argument: Any) -> Any:
 def _attribute(module: GraphModule, target: str) -> Any:
     held: Any = module
     for part in target.split("."):
-        held = getattr(held, part, None)
+        held = _child(held, part)
     return held
+
+
+def _child(holder: Any, name: str) -> Any:
+    """``getattr``, without the detour over ``nn.Module.__getattr__``; None where there is nothing."""
+    own = getattr(holder, "__dict__", {})
+    for kind in _KEPT if name not in own else ():
+        held = own[kind].get(name) if kind in own else None
+        if held is not None:
+            return held
+    return getattr(holder, name, None)
 
 
 def _returned(graph: FxGraph) -> Sequence[Any] | None:
@@ -396,16 +438,13 @@ def _writes_in_place(graph: FxGraph) -> bool:
     return False
 
 
-_OPERATORS: dict[int, tuple[Any, Operator]] = {}
-"""Operators by the identity of their overload, whose own hash is slow; the overload is kept, so that it stays it."""
+_OPERATORS: dict[int, tuple[Any, Operator | None]] = {}
+"""By the overload's ``id``, since hashing one runs Python code; kept with it, so that the ``id`` stays its own."""
 
 
 def known_operator(target: Any) -> Operator | None:
     """The table's operator for an overload."""
     found = _OPERATORS.get(id(target))
-    if found is not None and found[0] is target:
-        return found[1]
-    op = operator(str(target))
-    if op is not None:
-        _OPERATORS[id(target)] = target, op
-    return op
+    if found is None:
+        found = _OPERATORS[id(target)] = (target, operator(str(target)))
+    return found[1]

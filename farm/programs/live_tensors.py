@@ -38,9 +38,11 @@ class LiveTensors:
         """The number of ``tensor``. ``lasting``: a parameter, or a buffer that is saved."""
         dtype, shape = dtype_name(tensor.dtype), tuple(tensor.shape)
         kind = kind_of(dtype, shape, lasting)
-        number = self._known.setdefault((*_place(tensor, dtype, shape), kind), len(self.tensors))
+        opaque = _is_opaque(tensor)
+        place = ("object", id(tensor)) if opaque else _place(tensor, shape)
+        number = self._known.setdefault((place, dtype, shape, kind), len(self.tensors))
         if number == len(self.tensors):
-            self.tensors.append(StoredTensor(name, dtype, shape, kind, _content(name, tensor)))
+            self.tensors.append(StoredTensor(name, dtype, shape, kind, _content(name, tensor, opaque)))
         return number
 
     def weights(self, lifted: Sequence[int]) -> Weights:
@@ -48,20 +50,30 @@ class LiveTensors:
         return Weights([self.tensors[number] for number in lifted])
 
 
-def _place(tensor: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> tuple[object, ...]:
-    if not tensor.numel():
-        return "empty", dtype, shape
-    if _is_opaque(tensor):
-        return ("object", id(tensor))
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
+
+
+def _place(tensor: torch.Tensor, shape: tuple[int, ...]) -> object:
+    """Where a tensor starts in memory, and how it is read there. All empty tensors lie in one place."""
+    if 0 in shape:
+        return "empty"
+    if tensor.is_conj() or tensor.is_neg():
+        return tensor.data_ptr(), tensor.stride(), tensor.is_conj(), tensor.is_neg()
+    if tensor.is_contiguous():
+        return tensor.data_ptr()
     strides = tuple(stride for size, stride in zip(shape, tensor.stride(), strict=True) if size != 1)
-    return tensor.untyped_storage().data_ptr(), dtype, shape, tensor.storage_offset(), strides
+    return tensor.data_ptr(), strides
 
 
 def _is_opaque(tensor: torch.Tensor) -> bool:
-    return isinstance(tensor, FakeTensor) or type(tensor.data) is not torch.Tensor
+    """Whether its values are not simply those in its memory: a kind of its own, sparse, quantised, or without any."""
+    if type(tensor) not in _PLAIN and (isinstance(tensor, FakeTensor) or type(tensor.data) is not torch.Tensor):
+        return True
+    return tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested
 
 
-def _content(name: str, tensor: torch.Tensor) -> Content:
-    if _is_opaque(tensor):
-        return Unreadable(f"{name} is a {type(tensor).__name__}, whose values farm cannot read")
-    return LiveContent(tensor)
+def _content(name: str, tensor: torch.Tensor, opaque: bool) -> Content:
+    if not opaque:
+        return LiveContent(tensor)
+    kind = "meta tensor" if tensor.is_meta else "quantised tensor" if tensor.is_quantized else type(tensor).__name__
+    return Unreadable(f"{name} is a {kind}, whose values farm cannot read")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -34,8 +34,11 @@ class LiveMetadata:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._known: dict[Any, Meta] = {}
-        self._dims: dict[Any, Expr] = {}
+        self._known: dict[tuple[Any, ...], Meta] = {}
+        self._numbers: dict[int, int] = {}
+        self._kept: list[Any] = []
+        self._places: dict[Expr, int] = {}
+        self._expressions: list[Expr] = []
 
     def maybe(self, node: torch.fx.Node) -> Meta | None:
         """The metadata of ``node``'s only result; None where nothing is recorded."""
@@ -55,22 +58,35 @@ class LiveMetadata:
         raise BadProgram(f"a node returns a {type(value).__name__}", "Export the program with torch.export.")
 
     def tensor(self, value: torch.Tensor) -> Meta:
-        """The metadata of a tensor. Runs for every node: what has been described is known by what it was."""
-        shape: tuple[Any, ...] = value.shape
-        for size in shape:
+        """The metadata of a tensor; one ``Meta`` for all that look alike."""
+        numbers = self._numbers
+        sizes = []
+        for size in value.shape:
             if type(size) is not int:
-                shape = tuple([one if type(one) is int else one.node._expr for one in shape])
-                break
+                size = numbers.get(id(size.node._expr)) or self._numbered(size)
+            sizes.append(size)
         device = value.fake_device if type(value) is FakeTensor else value.device
-        key = (value.dtype, shape, device, value.layout)
+        key = (tuple(sizes), value.dtype, device, value.layout)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._described(value)
+            dims = tuple([size if size >= 0 else self._expressions[-1 - size] for size in sizes])
+            found = Meta(dtype_name(value.dtype), dims, device_name(device), layout_name(value.layout), False)
+            self._known[key] = found
         return found
 
-    def _described(self, value: torch.Tensor) -> Meta:
-        dims = tuple(self.dim(size) for size in value.shape)
-        return self.graph.meta(dtype_name(value.dtype), dims, str(value.device), layout_name(value.layout))
+    def _numbered(self, size: torch.SymInt) -> int:
+        """A number for a symbolic size: itself if it is a number after all, else a negative one, which no size
+        can be, for its expression. Kept by SymPy's object (``_kept`` holds it, so that its ``id`` stays its own)."""
+        dim, raw = self.dim(size), size.node._expr
+        if type(dim) is int:
+            return dim
+        number = -1 - len(self._expressions)
+        found = self._places.setdefault(dim, number)
+        if found == number:
+            self._expressions.append(dim)
+        self._kept.append(raw)
+        self._numbers[id(raw)] = found
+        return found
 
     def strides(self, value: torch.Tensor) -> tuple[Meta, ...]:
         """How a tensor lies in memory."""
@@ -81,39 +97,46 @@ class LiveMetadata:
         """A size: a number or an expression."""
         if type(size) is int:
             return size
-        if not isinstance(size, torch.SymInt):
-            return int(size)
-        recorded = size.node._expr
-        found = self._dims.get(recorded)
-        if found is None:
+        if isinstance(size, torch.SymInt):
             expr = size.node.expr
-            found = self._dims[recorded] = int(expr) if expr.is_number else expression(expr)
-        return found
+            return int(expr) if expr.is_number else self.expression(expr)
+        return int(size)
 
     def truth(self, value: Any) -> Expr:
         """A boolean, symbolic or not."""
         if isinstance(value, torch.SymBool):
-            return expression(value.node.expr)
+            return self.expression(value.node.expr)
         return Number("true" if value else "false")
 
     def real(self, value: Any) -> Expr:
         """A float, symbolic or not."""
         if isinstance(value, torch.SymFloat):
-            return expression(value.node.expr)
+            return self.expression(value.node.expr)
         return Number("Float", float(value).hex())
+
+    def expression(self, expr: Any) -> Expr:
+        """A SymPy expression in farm's own terms, by way of the text that a saved program holds."""
+        return _expression(type(expr), expr)
 
 
 @lru_cache(maxsize=4096)
-def expression(expr: Any) -> Expr:
-    """A SymPy expression in farm's own terms, by way of the text that a saved program holds."""
+def _expression(kind: type, expr: Any) -> Expr:
     return parse(sympy.printing.repr.srepr(expr))
 
 
+@cache
 def dtype_name(dtype: torch.dtype) -> str:
     """``float32`` for ``torch.float32``."""
     return str(dtype)[6:]
 
 
+@lru_cache(maxsize=256)
+def device_name(device: torch.device) -> str:
+    """``cuda:0`` for ``torch.device("cuda", 0)``."""
+    return str(device)
+
+
+@cache
 def layout_name(layout: torch.layout) -> str:
     """``strided`` for ``torch.strided``."""
     return str(layout)[6:].lstrip("_")

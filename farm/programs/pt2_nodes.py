@@ -31,7 +31,7 @@ class NodeReader:
         self.scope = Scope()
         self.nesting = 0
         self.arguments = Arguments(self.block, self._subgraph)
-        self.torch = TorchGraph(self.arguments.encode, custom_ops)
+        self.torch = TorchGraph(custom_ops)
         self.torch.writes_in_place = writes_in_place(graph)
         self.metadata = Metadata(self.torch.graph)
         self.sizes = Sizes(self.torch.graph)
@@ -64,7 +64,8 @@ class NodeReader:
 
     def _call(self, node: schema.Node, op: Operator) -> None:
         call = Call()
-        parts = self.torch.arguments(op, [(given.name, given.arg) for given in node.inputs], call)
+        given = [(one.name, one.arg) for one in node.inputs]
+        parts = self.torch.arguments(op, given, call, self.arguments.encode)
         if op.usual:
             made = self.torch.call(op, parts, call, self._metas(node), label_of(node), node)
             self._define_outputs(node, self.torch.graph.add(made))

@@ -76,18 +76,18 @@ def check_custom_ops(custom_ops: Mapping[str, str] | None) -> dict[str, str]:
 class TorchGraph:
     """A ``Graph`` under construction from torch operators."""
 
-    def __init__(self, encode_argument: Encode, custom_ops: Mapping[str, str] | None) -> None:
+    def __init__(self, custom_ops: Mapping[str, str] | None) -> None:
         self.graph = Graph()
-        self.encode = encode_argument
         self.custom_ops = check_custom_ops(custom_ops)
         self.writes_in_place = False
 
-    def arguments(self, op: Operator, given: Sequence[tuple[str, Any]], call: Call) -> list[bytes]:
+    @staticmethod
+    def arguments(op: Operator, given: Sequence[tuple[str, Any]], call: Call, encode_one: Encode) -> list[bytes]:
         """Arguments in the schema's order, defaults filled in. ``given`` pairs names with raw values."""
         parts, kinds, position_of = op.defaults.copy(), op.kinds, op.position
         extra: list[bytes] = []
         spans: dict[int, tuple[int, int]] = {}
-        last, plain, encode_one = -1, op.plain, self.encode
+        last, plain = -1, op.plain
         for name, raw in given:
             position = position_of.get(name, len(kinds))
             if position == last < len(kinds):
@@ -95,7 +95,7 @@ class TorchGraph:
             if position < last:
                 ordered = sorted(given, key=lambda pair: position_of.get(pair[0], len(kinds)))
                 call.refs.clear()
-                return self.arguments(op, ordered, call)
+                return TorchGraph.arguments(op, ordered, call, encode_one)
             last = position
             if plain and position < len(kinds):
                 parts[position] = encode_one(raw, kinds[position], call)
@@ -136,9 +136,7 @@ class TorchGraph:
         self, op: Operator, parts: list[bytes], call: Call, metas: tuple[Meta, ...], label: str, source: object
     ) -> Node:
         """The node of a call of a known operator. The caller adds it with ``place``."""
-        body = op.head + b"".join(parts)
-        node = Node(op.name, b"l%d:%b" % (len(body), body), tuple(call.refs), metas, label, source)
-        node.aliases = op.aliases
+        node = usual_node(op, parts, call, metas, label, source)
         if op.writes:
             node.writes = self._written(call, op.writes)
         elif op.name in rules.WRITES_WHEN_TRUE:
@@ -204,6 +202,17 @@ class TorchGraph:
         counts = [len(scope.ordered), len(scope.writes), len(scope.asserts)]
         body = encode("graph") + encode([scope.depth, params, *counts]) + b"".join(outputs)
         return b"l%d:%b" % (len(body), body)
+
+
+def usual_node(
+    op: Operator, parts: list[bytes], call: Call, metas: tuple[Meta, ...], label: str, source: object
+) -> Node:
+    """The node of a call that writes nothing."""
+    body = op.head + b"".join(parts)
+    node = Node(op.name, b"l%d:%b" % (len(body), body), tuple(call.refs), metas, label, source)
+    if op.aliases:
+        node.aliases = True
+    return node
 
 
 _FALSE = encode(False)
