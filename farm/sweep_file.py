@@ -14,6 +14,8 @@ Paths are relative to the file's folder. Errors name the line.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,11 @@ from farm.profiles import parse_shapes
 from farm.sweeps import MAX_TRIALS, Profiles, SweepSpec, SweptModel, dimension
 
 Place = tuple[str | int, ...]
+
+MAX_BYTES = 4 << 20
+MAX_DEPTH = 32
+MAX_NODES = 200_000
+MAX_TEXT = 4096
 
 
 class _Strict(BaseModel):
@@ -63,7 +70,7 @@ class _File(_Strict):
     settings: dict[str, Any] = Field(default_factory=dict)
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     profiles: dict[str, list[_Profile]] = Field(default_factory=dict)
-    priority: int = 0
+    priority: int = Field(default=0, ge=-(1 << 31), lt=1 << 31)
     max_trials: int = Field(default=MAX_TRIALS, ge=1)
 
     @field_validator("models", mode="before")
@@ -90,8 +97,9 @@ def read_sweep(path: Path) -> SweepSpec:
     """The sweep that ``path`` describes. ``BadInput`` says file, line and what is wrong there."""
     text = _read(path)
     try:
+        _bound(path, text)
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise _broken(path, error) from error
     if not isinstance(document, dict):
         raise BadInput(f"{path} is no sweep: it must map names to values", "as in models: [m.pt2]")
@@ -165,18 +173,54 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> str:
+    """The file's text, of which no more is ever read than a sweep may have."""
     try:
-        return path.read_text("utf-8")
+        # A pipe that nobody writes to would otherwise be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise BadInput(f"{path} is no regular file", "write the sweep into a file, and give that one's path")
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise BadInput(
+                f"{path} is larger than a sweep may be ({MAX_BYTES >> 20} MiB)", "give the path of the sweep's YAML file"
+            )
+        return content.decode("utf-8")
     except FileNotFoundError as error:
         raise BadInput(f"{path}: there is no such file", "give the path of the sweep's YAML file") from error
+    except IsADirectoryError as error:
+        raise BadInput(f"{path} is a folder", "give the path of the sweep's YAML file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
 
 
-def _broken(path: Path, error: yaml.YAMLError) -> BadInput:
+def _bound(path: Path, text: str) -> None:
+    """``BadInput`` for YAML that is nested deeper, or unfolds into more (by aliases of aliases), than any sweep."""
+    anchors, counts, names = dict[str, int](), [0], [""]
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            # What is still open contains itself; what is unknown is for the composer to refuse.
+            counts[-1] += MAX_NODES + 1 if event.anchor in names else anchors.get(event.anchor, 0)
+        elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
+            counts.append(1)
+            names.append(event.anchor or "")
+        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):
+            anchors[names.pop()] = counts[-1]
+            counts[-2:] = [counts[-2] + counts[-1]]
+        where = f"{path}:{event.start_mark.line + 1}"
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_TEXT:
+            raise BadInput(f"{where}: a value of more than {MAX_TEXT:,} characters, as no sweep has")
+        if len(counts) > MAX_DEPTH:
+            raise BadInput(f"{where}: nested more than {MAX_DEPTH} deep, as no sweep is")
+        if counts[-1] > MAX_NODES:
+            raise BadInput(f"{where}: more than {MAX_NODES:,} values, aliases unfolded, as no sweep has")
+
+
+def _broken(path: Path, error: Exception) -> BadInput:
+    """``ValueError`` is what the reader makes of ``0x`` and of the 31st of February."""
     mark = getattr(error, "problem_mark", None)
     where = f"{path}:{mark.line + 1}" if mark else str(path)
-    return BadInput(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}")
+    return BadInput(f"{where}: not valid YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}")
 
 
 def _told(path: Path, text: str, place: Place, error: Any) -> tuple[str, str]:
