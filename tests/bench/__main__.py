@@ -28,7 +28,8 @@ BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
     "looking": commands.looking,
     "key-without-torch": commands.key_without_torch,
     "build-overhead": building.overhead,
-    "lookup": lookup.among_a_million,
+    "lookup": lookup.in_sqlite,
+    "lookup-postgresql": lookup.in_postgresql,
     "weights": weights.weights_digest,
     "transfers": transfers.beside_boto3,
 }
