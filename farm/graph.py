@@ -18,7 +18,7 @@ a subgraph are leaves named by nesting level and position.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -106,6 +106,9 @@ class Graph:
     asserts: list[tuple[int, Expr | None]] = field(default_factory=list)
     leaves: dict[int, int] = field(default_factory=dict)
     """Nodes that stand for lifted tensors (parameters, buffers, constants), with the tensor's number."""
+    storages: Mapping[int, tuple[Hashable, tuple[int, ...]]] = field(default_factory=dict)
+    """Where lifted tensors lie: a storage, and the byte offset and strides in it. Only asked for where the program
+    writes, since then one tensor may change with another."""
     structure: Any = None
     ranges: dict[str, Range] = field(default_factory=dict)
     expression_ranges: list[tuple[Expr, Range]] = field(default_factory=list)
@@ -207,7 +210,8 @@ class _Canonicaliser:
 
     def run(self) -> Canonical:
         graph = self.graph
-        memory = versions(graph.nodes) if any(node.writes for node in graph.nodes) else None
+        together = _together(graph)
+        memory = versions(graph.nodes, together) if any(node.writes for node in graph.nodes) else None
         inputs = [self._input(one) for one in graph.inputs]
         outputs = [self._output(one, memory) for one in graph.outputs if one.target is None]
         mutations = [self._output(one, memory) for one in graph.outputs if one.target is not None]
@@ -222,6 +226,9 @@ class _Canonicaliser:
             "asserts": sorted({self._digest(node, memory) for node in self._needed_asserts()}),
             "ranges": self._ranges(),
         }
+        overlaps = self._overlaps(together, memory)
+        if overlaps:
+            whole["overlaps"] = overlaps
         return Canonical(
             structure_digest=digest("graph structure", whole),
             digest_of=self.digest_of,
@@ -255,6 +262,20 @@ class _Canonicaliser:
                 self.written.append(leaf)
                 found.append([self._digest(leaf, memory), version])
         return found
+
+    def _overlaps(self, together: Iterable[Sequence[int]], memory: Versions | None) -> list[bytes]:
+        """Live tensors that lie in one memory which the program writes to, and how they lie there."""
+        targets = {one.target for one in self.graph.outputs}
+        found = []
+        for group in together:
+            live = [leaf for leaf in group if leaf in self.digest_of]
+            written = any(leaf in targets or self._version(leaf, memory) for leaf in live)
+            if written and len(live) > 1:
+                places = {leaf: self.graph.storages.get(self.graph.leaves[leaf], ("", (0,)))[1] for leaf in live}
+                least = min(offset for offset, *_ in places.values())
+                parts = [[self.digest_of[leaf], places[leaf][0] - least, *places[leaf][1:]] for leaf in live]
+                found.append(encode(sorted(parts, key=encode)))
+        return sorted(found)
 
     def _version(self, node: int, memory: Versions | None) -> bytes | None:
         """The last write to the memory of ``node``."""
@@ -363,6 +384,17 @@ class _Canonicaliser:
             if _tighter(low, least, 1) or _tighter(high, most, -1):
                 extra.append([text(canonical), low, high])
         return [plain, sorted(extra)]
+
+
+def _together(graph: Graph) -> list[list[int]]:
+    """Leaves of tensors that lie in one storage, or are one; none where the program writes nothing."""
+    if not any(one.target is not None for one in graph.outputs) and not any(node.writes for node in graph.nodes):
+        return []
+    groups: dict[Hashable, list[int]] = {}
+    for leaf, tensor in graph.leaves.items():
+        storage = graph.storages[tensor][0] if tensor in graph.storages else ("tensor", tensor)
+        groups.setdefault(storage, []).append(leaf)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _operands(node: Node, reads: Sequence[tuple[int, int]] | None) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ programs apart that are the same, never the reverse (promise 1 of the design).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,9 +38,12 @@ class Versions:
         return self._last.get(_root(self._parents, node))
 
 
-def versions(nodes: Sequence[Operation]) -> Versions:
-    """Tie the reads of ``nodes`` (in program order) to writes."""
+def versions(nodes: Sequence[Operation], together: Iterable[Sequence[int]] = ()) -> Versions:
+    """Tie the reads of ``nodes`` (in program order) to writes. ``together``: leaves that lie in one memory."""
     parents = _shared_memory(nodes)
+    for first, *others in together:
+        for other in others:
+            parents[_root(parents, other)] = _root(parents, first)
     last: dict[int, int] = {}
     reads: dict[int, tuple[tuple[int, int], ...]] = {}
     for number, node in enumerate(nodes):

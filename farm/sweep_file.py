@@ -177,13 +177,14 @@ def _read(path: Path) -> str:
     try:
         # A pipe that nobody writes to would otherwise be waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
+        with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise BadInput(f"{path} is no regular file", "write the sweep into a file, and give that one's path")
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise BadInput(
-                f"{path} is larger than a sweep may be ({MAX_BYTES >> 20} MiB)", "give the path of the sweep's YAML file"
+                f"{path} is larger than a sweep may be ({MAX_BYTES >> 20} MiB)",
+                "give the path of the sweep's YAML file",
             )
         return content.decode("utf-8")
     except FileNotFoundError as error:
@@ -200,14 +201,15 @@ def _bound(path: Path, text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             # What is still open contains itself; what is unknown is for the composer to refuse.
-            counts[-1] += MAX_NODES + 1 if event.anchor in names else anchors.get(event.anchor, 0)
+            anchor = event.anchor or ""
+            counts[-1] += MAX_NODES + 1 if anchor in names else anchors.get(anchor, 0)
         elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
             counts.append(1)
             names.append(event.anchor or "")
         if isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):
             anchors[names.pop()] = counts[-1]
             counts[-2:] = [counts[-2] + counts[-1]]
-        where = f"{path}:{event.start_mark.line + 1}"
+        where = f"{path}:{event.start_mark.line + 1}" if event.start_mark else str(path)
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_TEXT:
             raise BadInput(f"{where}: a value of more than {MAX_TEXT:,} characters, as no sweep has")
         if len(counts) > MAX_DEPTH:

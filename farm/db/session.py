@@ -37,8 +37,8 @@ POOL_SIZE = 5
 # A client that stops dead inside a transaction must not hold its locks for ever (issue 4: SIGSTOP of workers).
 POSTGRESQL_OPTIONS = (
     "-c application_name=farm -c lock_timeout=30s -c statement_timeout=120s -c idle_in_transaction_session_timeout=60s"
-    # Farm's statements touch few rows; compiling one takes longer than running it.
-    " -c jit=off"
+    # Farm's statements touch few rows; compiling one, or starting a worker to help, takes longer than running it.
+    " -c jit=off -c max_parallel_workers_per_gather=0"
 )
 
 USE_INDEXES = "SELECT " + ", ".join(

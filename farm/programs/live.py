@@ -95,6 +95,7 @@ class _ExportedReader:
         self.graph.effects = self.nodes.scope.ordered
         self.graph.asserts = self.nodes.scope.asserts
         self.graph.structure = self._structure()
+        self.graph.storages = self.tensors.storages()
         self._read_ranges()
         return self.graph
 
@@ -191,6 +192,8 @@ class _SubgraphReader:
                 self._read_output(node.args[0])
         self.graph.effects = self.nodes.scope.ordered
         self.graph.asserts = self.nodes.scope.asserts
+        if self.nodes.torch.writes_in_place:
+            self.graph.storages = self.tensors.storages()
         return self.graph
 
     def _read_input(self, node: torch.fx.Node) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,7 @@ class LiveTensors:
     def __init__(self) -> None:
         self.tensors: list[StoredTensor] = []
         self._known: dict[tuple[object, ...], int] = {}
+        self._lasting: list[bool] = []
 
     def add(self, name: str, tensor: torch.Tensor, lasting: bool) -> int:
         """The number of ``tensor``. ``lasting``: a parameter, or a buffer that is saved."""
@@ -43,7 +44,18 @@ class LiveTensors:
         number = self._known.setdefault((place, dtype, shape, kind), len(self.tensors))
         if number == len(self.tensors):
             self.tensors.append(StoredTensor(name, dtype, shape, kind, _content(name, tensor, opaque)))
+            self._lasting.append(lasting)
         return number
+
+    def storages(self) -> dict[int, tuple[Hashable, tuple[int, ...]]]:
+        """As in ``Graph``. Saved and unsaved ones never share, since an archive keeps them apart."""
+        found: dict[int, tuple[Hashable, tuple[int, ...]]] = {}
+        for number, (stored, lasting) in enumerate(zip(self.tensors, self._lasting, strict=True)):
+            if isinstance(stored.content, LiveContent) and 0 not in stored.shape:
+                tensor = stored.content.tensor
+                place = (tensor.storage_offset() * tensor.element_size(), *tensor.stride())
+                found[number] = (lasting, tensor.untyped_storage().data_ptr()), place
+        return found
 
     def weights(self, lifted: Sequence[int]) -> Weights:
         """The tensors that a graph uses, in its canonical order."""

@@ -116,11 +116,11 @@ class LiveMetadata:
 
     def expression(self, expr: Any) -> Expr:
         """A SymPy expression in farm's own terms, by way of the text that a saved program holds."""
-        return _expression(type(expr), expr)
+        return _expression(expr)
 
 
-@lru_cache(maxsize=4096)
-def _expression(kind: type, expr: Any) -> Expr:
+@lru_cache(maxsize=4096, typed=True)
+def _expression(expr: Any) -> Expr:
     return parse(sympy.printing.repr.srepr(expr))
 
 

@@ -65,8 +65,10 @@ def _load(
             "Save it again with torch 2.10 to 2.13.",
         )
     with _odd_json():
-        numbers, tensors = _Tensors(archive, identity, _lasting(model)).read()
+        reader = _Tensors(archive, identity, _lasting(model))
+        numbers, tensors = reader.read()
         graph = Pt2Graph(model, numbers, custom_ops).read()
+        graph.storages = reader.storages
         _check_tensors(graph, tensors)
     return Loaded(graph, canonicalise(graph), _describe), tensors
 
@@ -131,6 +133,8 @@ class _Tensors:
         self.archive, self.identity, self.lasting = archive, identity, lasting
         self.numbers: dict[str, int] = {}
         self.tensors: list[StoredTensor] = []
+        self.storages: dict[int, tuple[tuple[str, str], tuple[int, ...]]] = {}
+        """Which file a tensor lies in, and at which byte offset and strides, unless it is empty or pickled."""
         self._known: dict[tuple[object, ...], int] = {}
 
     def read(self) -> tuple[dict[str, int], list[StoredTensor]]:
@@ -168,6 +172,8 @@ class _Tensors:
             member = self.archive.members.get(folder + payload.path_name)
             content = self._content(name, payload, member, dtype, shape, strides, offset)
             self.tensors.append(StoredTensor(name, dtype, shape, kind, content))
+            if 0 not in shape and not payload.use_pickle:
+                self.storages[number] = (folder, payload.path_name), (offset * ITEM_SIZES[dtype], *strides)
 
     def _content(
         self,

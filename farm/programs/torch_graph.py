@@ -121,6 +121,11 @@ class TorchGraph:
         for spelling in spellings:
             if spelling in self.custom_ops:
                 return encode(["custom", name, self.custom_ops[spelling]])
+        if namespace in OWN_NAMESPACES and (overload == "out" or overload.endswith("_out")):
+            raise BadProgram(
+                f"{spellings[0]} writes its result into a tensor that it is given (out=), which keys do not cover",
+                "Export without out=, or save program.run_decompositions().",
+            )
         if namespace in OWN_NAMESPACES:
             raise BadProgram(
                 f"{spellings[0]} is an operator that this farm does not know (its table is of torch 2.13)",
