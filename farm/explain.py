@@ -179,4 +179,6 @@ def _capability(value: Any) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value) if not isinstance(value, Mapping) else ", ".join(f"{k} {v}" for k, v in value.items())

@@ -132,7 +132,8 @@ def _nodes(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Reason]:
             text = f"first node only {side}: {node[1]}({_short(node[2])}){_at(node[3])}"
             found.append(Reason("graph", f"nodes.{side}", text, *((node, None) if side == "here" else (None, node))))
         if len(fresh) > 1:
-            found.append(Reason("graph", f"nodes.{side}.count", f"{len(fresh)} nodes only {side}, that one included"))
+            more = f"{len(fresh) - 1} more node{'s' if len(fresh) > 2 else ''}"
+            found.append(Reason("graph", f"nodes.{side}.count", f"  and, from there on, {more} only {side}"))
     return found
 
 

@@ -78,10 +78,10 @@ def test_an_engine_setting_is_named_with_its_values_and_its_role() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"disable_tf32": True}, "disable_tf32 is True here and False there (an engine-invariant setting)"),
+        ({"disable_tf32": True}, "disable_tf32 is true here and false there (an engine-invariant setting)"),
         ({"max_aux_streams": 2}, "max_aux_streams is 2 here and unset there (an engine-invariant setting)"),
         ({"tiling_optimization_level": "full"}, "tiling_optimization_level is full here and none there (an engine-"),
-        ({"truncate_double": True}, "truncate_double is True here and False there (a graph setting)"),
+        ({"truncate_double": True}, "truncate_double is true here and false there (a graph setting)"),
     ],
 )
 def test_each_setting_is_said_once(toolchain: str, settings: dict[str, Any], words: str) -> None:
@@ -183,7 +183,7 @@ def test_a_change_of_policy_is_named(pairs: Pairs) -> None:
     found = compare(pairs.parts("Base"), pairs.parts("Base", immutable_weights=False))
     texts = [reason.text for reason in found.reasons]
     assert "weights count by content here and by metadata there" in texts
-    assert any("immutable_weights is True here and False there" in text for text in texts)
+    assert any("immutable_weights is true here and false there" in text for text in texts)
 
 
 def test_a_profile_is_told_by_input_and_shapes(pairs: Pairs) -> None:

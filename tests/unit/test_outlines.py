@@ -27,9 +27,9 @@ def test_equal_programs_differ_in_nothing(pairs: Pairs) -> None:
 def test_the_first_differing_node_is_named_with_its_line(pairs: Pairs) -> None:
     assert texts(pairs, "OtherNode") == [
         f"first node only here: aten.relu.default(self=linear) at {pairs.line('Base')}",
-        "5 nodes only here, that one included",
+        "  and, from there on, 4 more nodes only here",
         f"first node only there: aten.sigmoid.default(self=linear) at {pairs.line('OtherNode')}",
-        "5 nodes only there, that one included",
+        "  and, from there on, 4 more nodes only there",
     ]
 
 

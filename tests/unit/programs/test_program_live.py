@@ -193,3 +193,57 @@ def test_live_weights_are_hashed_as_saved_ones_are(make: Any, tmp_path: Any) -> 
     saved, live = open_program(tmp_path / "a.pt2"), program_of(program)
     assert saved.weights.content_digest() == live.weights.content_digest()
     assert saved.weights.tensors() == live.weights.tensors()
+
+
+Z = torch.complex(W[0], W[1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tied"),
+    [
+        (Z, Z, True),
+        (Z, Z.conj(), False),
+        (Z.conj(), Z.conj(), True),
+        (Z.conj().imag, Z.imag, False),
+        (W, W.T, False),
+        (W[0], W[1], False),
+        (torch.empty(2, device="meta"), torch.empty(2, device="meta"), False),
+    ],
+)
+def test_tensors_are_one_when_they_are_read_alike_from_the_same_memory(first: Any, second: Any, tied: bool) -> None:
+    from farm.programs.live_tensors import LiveTensors
+
+    tensors = LiveTensors()
+    assert (tensors.add("a", first, True) == tensors.add("b", second, True)) is tied
+
+
+@pytest.mark.parametrize("lazy", [Z.conj(), Z.conj().imag])
+def test_a_conjugate_is_hashed_by_what_it_is_and_not_by_what_lies_in_memory(lazy: Any) -> None:
+    from farm.programs.live_tensors import LiveTensors
+
+    digests = []
+    for tensor in (lazy, lazy.resolve_conj().resolve_neg()):
+        tensors = LiveTensors()
+        digests.append(tensors.weights([tensors.add("a", tensor, True)]).content_digest())
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("tensor", [torch.empty(2, device="meta"), W.to_sparse()])
+def test_a_tensor_whose_values_are_not_its_memory_is_refused(tensor: Any) -> None:
+    from farm.programs.live_tensors import LiveTensors
+
+    tensors = LiveTensors()
+    weights = tensors.weights([tensors.add("a", tensor, True)])
+    with pytest.raises(BadProgram, match="whose values farm cannot read"):
+        weights.content_digest()
+
+
+def test_out_variants_are_refused_in_words() -> None:
+    graph = torch.fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    sum_of = graph.call_function(torch.ops.aten.add.out, (x, x), {"out": y})
+    graph.output(sum_of)
+    for node in (x, y, sum_of):
+        node.meta["val"] = X
+    with pytest.raises(BadProgram, match=r"writes its result into a tensor that it is given"):
+        subgraph_digest(torch.fx.GraphModule(nn.Module(), graph), [Spec(), Spec()])
