@@ -1,8 +1,8 @@
--- 0003
+-- 0004
 
 CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )
 
-CREATE TABLE engines ( recipe TEXT NOT NULL, namespace TEXT NOT NULL, "key" TEXT NOT NULL, digest TEXT NOT NULL, size BIGINT NOT NULL, weights TEXT NOT NULL, build TEXT NOT NULL, created DOUBLE NOT NULL, build_seconds DOUBLE NOT NULL, manifest_json TEXT NOT NULL, CONSTRAINT pk_engines PRIMARY KEY (recipe, namespace) )
+CREATE TABLE engines ( recipe TEXT NOT NULL, namespace TEXT NOT NULL, "key" TEXT NOT NULL, digest TEXT NOT NULL, size BIGINT NOT NULL, weights TEXT NOT NULL, build TEXT NOT NULL, created DOUBLE NOT NULL, build_seconds DOUBLE NOT NULL, manifest_json TEXT NOT NULL, graph TEXT DEFAULT '' NOT NULL, capability TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_engines PRIMARY KEY (recipe, namespace) )
 
 CREATE INDEX ix_engines_created ON engines (created)
 
@@ -16,11 +16,9 @@ CREATE INDEX ix_key_parts_recipe ON key_parts (recipe)
 
 CREATE INDEX ix_key_parts_recorded ON key_parts (recorded)
 
-CREATE TABLE builds ( id TEXT NOT NULL, namespace TEXT NOT NULL, recipe TEXT NOT NULL, "key" TEXT NOT NULL, capability TEXT NOT NULL, priority INTEGER NOT NULL, state TEXT NOT NULL, created DOUBLE NOT NULL, number INTEGER NOT NULL, attempts INTEGER DEFAULT '0' NOT NULL, started DOUBLE, finished DOUBLE, not_before DOUBLE, failure_kind TEXT, failure_message TEXT, failure_hint TEXT, engine TEXT, token BIGINT DEFAULT '0' NOT NULL, worker TEXT, lease_expires DOUBLE, cancel_requested BOOLEAN DEFAULT false NOT NULL, remembered BOOLEAN DEFAULT false NOT NULL, phase TEXT DEFAULT '' NOT NULL, progress DOUBLE, log_size BIGINT DEFAULT '0' NOT NULL, request_json TEXT NOT NULL, CONSTRAINT pk_builds PRIMARY KEY (id) )
+CREATE TABLE builds ( id TEXT NOT NULL, namespace TEXT NOT NULL, recipe TEXT NOT NULL, "key" TEXT NOT NULL, capability TEXT NOT NULL, priority INTEGER NOT NULL, state TEXT NOT NULL, created DOUBLE NOT NULL, number INTEGER NOT NULL, attempts INTEGER DEFAULT '0' NOT NULL, started DOUBLE, finished DOUBLE, not_before DOUBLE, failure_kind TEXT, failure_message TEXT, failure_hint TEXT, engine TEXT, token BIGINT DEFAULT '0' NOT NULL, worker TEXT, lease_expires DOUBLE, cancel_requested BOOLEAN DEFAULT false NOT NULL, remembered BOOLEAN DEFAULT false NOT NULL, phase TEXT DEFAULT '' NOT NULL, progress DOUBLE, log_size BIGINT DEFAULT '0' NOT NULL, request_json TEXT NOT NULL, tenant TEXT DEFAULT '' NOT NULL, flow TEXT DEFAULT '' NOT NULL, turn DOUBLE DEFAULT '0' NOT NULL, memory BIGINT DEFAULT '0' NOT NULL, gpu_memory BIGINT DEFAULT '0' NOT NULL, node TEXT, CONSTRAINT pk_builds PRIMARY KEY (id) )
 
 CREATE INDEX ix_builds_created ON builds (created, number, state)
-
-CREATE INDEX ix_builds_due ON builds (priority DESC, created, number) WHERE state = 'queued'
 
 CREATE INDEX ix_builds_remembered ON builds (namespace, recipe) WHERE remembered = 1
 
@@ -62,4 +60,16 @@ CREATE INDEX ix_serving_recipe ON serving (recipe, namespace)
 
 CREATE INDEX ix_engines_digest ON engines (digest, size)
 
-INSERT INTO alembic_version VALUES ('0003')
+CREATE INDEX ix_builds_due ON builds (capability, priority DESC, turn, created, number) WHERE state = 'queued'
+
+CREATE INDEX ix_builds_tenant ON builds (tenant, flow) WHERE state = 'queued'
+
+CREATE INDEX ix_engines_graph ON engines (graph, created)
+
+CREATE TABLE nodes ( name TEXT NOT NULL, failures INTEGER DEFAULT '0' NOT NULL, aside_until DOUBLE, why TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_nodes PRIMARY KEY (name) )
+
+CREATE TABLE tried ( build TEXT NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, CONSTRAINT pk_tried PRIMARY KEY (build, node), CONSTRAINT fk_tried_build FOREIGN KEY(build) REFERENCES builds (id) ON DELETE CASCADE )
+
+CREATE TABLE wakes ( capability TEXT NOT NULL, sent DOUBLE NOT NULL, CONSTRAINT pk_wakes PRIMARY KEY (capability) )
+
+INSERT INTO alembic_version VALUES ('0004')

@@ -33,10 +33,9 @@ from farm.programs.weights import Weights
 
 def program_of(program: ExportedProgram, *, custom_ops: Mapping[str, str] | None = None) -> Program:
     """``program`` as ``open_program`` would describe it once saved; ``path`` is empty."""
-    with collection_paused():
-        reader = _ExportedReader(program, custom_ops)
-        graph = reader.read()
-        loaded = Loaded(graph, canonicalise(graph), _describe)
+    reader = _ExportedReader(program, custom_ops)
+    graph = reader.read()
+    loaded = Loaded(graph, canonicalise(graph), _describe)
     return build_program(Path(), "pt2", loaded, reader.tensors.weights(loaded.canonical.lifted))
 
 
