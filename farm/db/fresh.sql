@@ -1,14 +1,14 @@
--- 0004
+-- 0005
 
 CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )
 
-CREATE TABLE engines ( recipe TEXT NOT NULL, namespace TEXT NOT NULL, "key" TEXT NOT NULL, digest TEXT NOT NULL, size BIGINT NOT NULL, weights TEXT NOT NULL, build TEXT NOT NULL, created DOUBLE NOT NULL, build_seconds DOUBLE NOT NULL, manifest_json TEXT NOT NULL, graph TEXT DEFAULT '' NOT NULL, capability TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_engines PRIMARY KEY (recipe, namespace) )
+CREATE TABLE engines ( recipe TEXT NOT NULL, namespace TEXT NOT NULL, "key" TEXT NOT NULL, digest TEXT NOT NULL, size BIGINT NOT NULL, weights TEXT NOT NULL, build TEXT NOT NULL, created DOUBLE NOT NULL, build_seconds DOUBLE NOT NULL, manifest_json TEXT NOT NULL, graph TEXT DEFAULT '' NOT NULL, capability TEXT DEFAULT '' NOT NULL, manifest TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_engines PRIMARY KEY (recipe, namespace) )
 
 CREATE INDEX ix_engines_created ON engines (created)
 
 CREATE INDEX ix_engines_key ON engines ("key")
 
-CREATE TABLE key_parts ( "key" TEXT NOT NULL, recipe TEXT NOT NULL, graph TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL, recorded DOUBLE NOT NULL, parts_json TEXT NOT NULL, CONSTRAINT pk_key_parts PRIMARY KEY ("key", recipe) )
+CREATE TABLE key_parts ( "key" TEXT NOT NULL, recipe TEXT NOT NULL, graph TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL, recorded DOUBLE NOT NULL, parts_json TEXT NOT NULL, outline TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_key_parts PRIMARY KEY ("key", recipe) )
 
 CREATE INDEX ix_key_parts_graph ON key_parts (graph, recorded)
 
@@ -44,7 +44,7 @@ CREATE TABLE programs ( digest TEXT NOT NULL, name TEXT NOT NULL, format TEXT NO
 
 CREATE INDEX ix_programs_created ON programs (created)
 
-CREATE TABLE forms ( program TEXT NOT NULL, exporter TEXT NOT NULL, graph TEXT NOT NULL, data TEXT, detail_json TEXT NOT NULL, created DOUBLE NOT NULL, CONSTRAINT pk_forms PRIMARY KEY (program, exporter) )
+CREATE TABLE forms ( program TEXT NOT NULL, exporter TEXT NOT NULL, graph TEXT NOT NULL, data TEXT, detail_json TEXT NOT NULL, created DOUBLE NOT NULL, side TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_forms PRIMARY KEY (program, exporter) )
 
 CREATE TABLE sweeps ( id TEXT NOT NULL, created DOUBLE NOT NULL, spec_json TEXT NOT NULL, cancelled BOOLEAN DEFAULT false NOT NULL, CONSTRAINT pk_sweeps PRIMARY KEY (id) )
 
@@ -72,4 +72,18 @@ CREATE TABLE tried ( build TEXT NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL
 
 CREATE TABLE wakes ( capability TEXT NOT NULL, sent DOUBLE NOT NULL, CONSTRAINT pk_wakes PRIMARY KEY (capability) )
 
-INSERT INTO alembic_version VALUES ('0004')
+CREATE INDEX ix_engines_manifest ON engines (manifest)
+
+CREATE INDEX ix_key_parts_outline ON key_parts (outline)
+
+CREATE INDEX ix_forms_graph ON forms (graph)
+
+CREATE INDEX ix_forms_data ON forms (data)
+
+CREATE INDEX ix_forms_side ON forms (side)
+
+CREATE TABLE notes ( name TEXT NOT NULL, value TEXT NOT NULL, CONSTRAINT pk_notes PRIMARY KEY (name) )
+
+INSERT INTO notes (name, value) VALUES ('farm', lower(hex(randomblob(16))))
+
+INSERT INTO alembic_version VALUES ('0005')

@@ -14,6 +14,8 @@ from pathlib import Path
 from farm.db.migrate import BETWEEN, FRESH, HEAD, run_scripts
 from farm.db.session import WRITES, make_engine, parse_url
 
+# What a migration writes that is another in each database: the farm's own name (0005).
+NAMED = "INSERT INTO notes (name, value) VALUES ('farm', lower(hex(randomblob(16))))"
 MADE = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
 
 
@@ -36,7 +38,7 @@ def script() -> str:
         path = Path(folder) / "farm.db"
         migrated(path)
         stamp = f"INSERT INTO alembic_version VALUES ('{HEAD}')"
-        return BETWEEN.join([f"-- {HEAD}", *schema(path), stamp])
+        return BETWEEN.join([f"-- {HEAD}", *schema(path), NAMED, stamp])
 
 
 if __name__ == "__main__":

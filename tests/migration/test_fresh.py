@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +27,15 @@ def test_a_new_database_is_as_if_migrated(tmp_path: Path) -> None:
     assert schema(made) == schema(other)
     with closing(sqlite3.connect(made)) as one, closing(sqlite3.connect(other)) as two:
         assert sorted(one.iterdump()) != [] and _rows(one) == _rows(two) == [(HEAD,)]
+        filled = [table for table in _tables(one) if one.execute(f"SELECT count(*) FROM {table}").fetchone()[0]]
+        assert filled == [table for table in _tables(two) if two.execute(f"SELECT count(*) FROM {table}").fetchone()[0]]
+        names = [dict(database.execute("SELECT name, value FROM notes")) for database in (one, two)]
+    assert [list(name) for name in names] == [["farm"], ["farm"]]
+    assert all(re.fullmatch("[0-9a-f]{32}", name["farm"]) for name in names) and names[0] != names[1]
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
 
 
 def _rows(connection: sqlite3.Connection) -> list[tuple[str]]:
