@@ -21,8 +21,9 @@ AT_S = 0.5
 """When the fault comes, in seconds after builds were asked for."""
 ANSWER_S = 60.0
 PIECES = 14
+SLOW_PIECES = 4
 CLIENTS = frozenset({Kind.KILL_CLIENT, Kind.STOP_CLIENT})
-CHILDREN = frozenset({Kind.KILL_CHILD, Kind.STOP_CHILD})
+FATES = {Kind.KILL_CHILD: Fate.CHILD, Kind.STOP_CHILD: Fate.CHILD, Kind.STOP_WORKER: Fate.SLOW}
 NOBODY = Work((), ())
 
 
@@ -45,8 +46,9 @@ class Standing:
 
     def suffer(self, kind: Kind) -> Suffered:
         """Ask for a few builds, do this to the fleet meanwhile, and audit all that it has done so far."""
-        fate = Fate.CHILD if kind in CHILDREN else Fate.PLAIN
-        numbers = tuple(range(len(self._pieces), len(self._pieces) + PIECES))
+        fate = FATES.get(kind, Fate.PLAIN)
+        count = SLOW_PIECES if fate is Fate.SLOW else PIECES
+        numbers = tuple(range(len(self._pieces), len(self._pieces) + count))
         self._pieces += tuple(Piece(number, fate) for number in numbers)
         everything = tuple(range(len(self._pieces)))
         asked = self._asked(numbers)
