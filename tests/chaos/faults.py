@@ -54,10 +54,10 @@ class Ground:
 
 
 class Chaos:
-    """``tick`` does what is due; ``heal`` undoes all that lasts."""
+    """``tick`` does what is due; ``heal`` undoes all that lasts. ``reconcile`` begins upkeep, and returns at once."""
 
-    def __init__(self, ground: Ground, fleet: Fleet, faults: Sequence[Fault]) -> None:
-        self.ground, self.fleet = ground, fleet
+    def __init__(self, ground: Ground, fleet: Fleet, faults: Sequence[Fault], reconcile: Callable[[], object]) -> None:
+        self.ground, self.fleet, self._begin = ground, fleet, reconcile
         self.done: Counter[Kind] = Counter()
         self._numbers = itertools.count()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
@@ -177,6 +177,10 @@ class Chaos:
         if not digests:
             return False, None
         self.ground.store.damage(pick(digests, fault.draw))
+        return True, None
+
+    def _reconcile(self, fault: Fault) -> tuple[bool, Undo | None]:
+        self._begin()
         return True, None
 
 

@@ -89,7 +89,7 @@ class Standing:
     def _strike(self, kind: Kind, done: threading.Event) -> int:
         least, most = LASTS.get(kind, (0.0, 0.0))
         fault = Fault(AT_S, kind, (least + most) / 2, 0.4)
-        chaos = Chaos(self.stage.ground, self.stage.fleet, [fault])
+        chaos = Chaos(self.stage.ground, self.stage.fleet, [fault], self.stage.begin_reconcile)
         began, deadline = time.monotonic(), time.monotonic() + ANSWER_S + fault.lasts
         while not (done.is_set() and chaos.over) and time.monotonic() < deadline:
             chaos.tick(time.monotonic() - began)
@@ -97,6 +97,7 @@ class Standing:
             self._over()
             time.sleep(TICK_S)
         chaos.heal()
+        self.stage.end_reconcile()
         if not done.is_set():
             self.stage.wrong.append("nobody was answered")
         return chaos.done[kind]
