@@ -40,7 +40,7 @@ class Tables:
     @classmethod
     def read(cls, url: str) -> Tables:
         with psycopg.connect(url, row_factory=dict_row) as connection:
-            return cls(*(connection.execute(f"SELECT * FROM {name}").fetchall() for name in vars(cls())))
+            return cls(*([*connection.execute(f"SELECT * FROM {name}")] for name in vars(cls())))
 
 
 @dataclass(frozen=True)

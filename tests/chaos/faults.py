@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import psutil
@@ -64,7 +65,7 @@ class Chaos:
         self._lasting: list[Undo] = []
         self._now = 0.0
         for fault in faults:
-            self._at(fault.at, lambda fault=fault: self._strike(fault, TRIES))
+            self._at(fault.at, partial(self._strike, fault, TRIES))
 
     def tick(self, now: float) -> None:
         """``now``: seconds since the beginning."""
@@ -94,7 +95,7 @@ class Chaos:
         if struck:
             self.done[fault.kind] += 1
         elif tries:
-            self._at(self._now + AGAIN_S, lambda: self._strike(fault, tries - 1))
+            self._at(self._now + AGAIN_S, partial(self._strike, fault, tries - 1))
         if undo is not None:
             self._lasting.append(undo)
             self._at(self._now + fault.lasts, lambda: self._undo(undo))
