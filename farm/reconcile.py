@@ -32,6 +32,8 @@ from farm.upkeep import PAGE, Holder, Holding, Upkeep, batched
 GRACE_SECONDS = 3600.0
 STORE = "store"
 """The note in which the database keeps its store's label."""
+INTENDED = "store to be"
+"""The note of a label that is about to be put on the store: a binding that was broken off between the two is known."""
 FEW = 10
 """So few rows or blobs prove nothing."""
 REMOVED_AT_ONCE = 100
@@ -197,6 +199,8 @@ def belong_together(index: Upkeep, store: BlobStore, sure: bool = False) -> bool
     """Whether database and store bear the same label; False when neither has one yet. ``BadInput`` when they do not
     belong together, or only one is labelled and the caller is not ``sure``."""
     noted, label = index.note(STORE), store.label()
+    if label and not noted and index.note(INTENDED) == label:
+        noted = label
     if noted and label and noted != label:
         raise BadInput(
             "this database and this store do not belong together: each is labelled for another; nothing was changed",
@@ -214,8 +218,9 @@ def belong_together(index: Upkeep, store: BlobStore, sure: bool = False) -> bool
 
 def bind(index: Upkeep, store: BlobStore) -> str:
     """Label database and store as belonging together; the label. Whoever else does so at the same time gets the same
-    one."""
-    label = store.set_label(index.note(STORE) or uuid.uuid4().hex)
+    one, and whoever comes after one that was broken off carries it on."""
+    label = store.label() or index.note(STORE) or index.put_note(INTENDED, uuid.uuid4().hex)
+    label = store.set_label(label)
     if index.put_note(STORE, label) != label:
         raise BadInput("this database was just labelled for another store", "look at FARM_STORE_URL, and run it again")
     return label

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--builds", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=40.0, help="for how long faults go on")
+    parser.add_argument("--haste", type=float, default=1.0, help="so many times as many faults")
     parser.add_argument("--kinds", nargs="*", choices=[kind.name.lower() for kind in Kind])
     parser.add_argument("--store", choices=["both", "folder", "s3"], default="both", help="both: by turns")
     parser.add_argument("--rabbitmq", action="store_true", help="in place of Redis")
@@ -32,7 +33,7 @@ def main() -> int:
     with servers(given.store != "folder", given.rabbitmq) as on:
         for seed in range(given.first, given.first + given.seeds):
             s3 = given.store == "s3" or (given.store == "both" and seed % 2 == 1)
-            torture = Torture(seed, builds=given.builds, seconds=given.seconds, kinds=kinds, s3=s3)
+            torture = Torture(seed, builds=given.builds, seconds=given.seconds, kinds=kinds, haste=given.haste, s3=s3)
             verdict = run(torture, on, given.keep)
             tell(seed, "S3" if s3 and on.s3 else "folder", verdict)
             total.update(verdict.figures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class Tables:
     @classmethod
     def read(cls, url: str) -> Tables:
         with psycopg.connect(url, row_factory=dict_row) as connection:
-            return cls(*(connection.execute(f"SELECT * FROM {name}").fetchall() for name in vars(cls())))
+            return cls(*([*connection.execute(f"SELECT * FROM {name}")] for name in vars(cls())))
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Case:
 
 def all_wrong(case: Case) -> list[str]:
     """Everything that is not as it must be, in words."""
-    checks = (accepted, ends, cancelled, attempts, engines, single_flight, said)
+    checks = (accepted, ends, cancelled, attempts, engines, fenced, single_flight, said)
     return [wrong for check in checks for wrong in check(case)]
 
 
@@ -159,6 +160,17 @@ def engines(case: Case) -> Iterator[str]:
             yield f"engine {row['digest']} is not that of recipe {row['recipe']}"
         if build is None or (build["recipe"], build["engine"]) != (row["recipe"], row["digest"]):
             yield f"engine {row['digest']} names build {row['build']}, which did not make it"
+
+
+def fenced(case: Case) -> Iterator[str]:
+    """Each engine's manifest names its maker: whoever held the build's last lease, and nobody who had lost it."""
+    holders = {(row["build"], row["token"]): row["worker"] for row in case.tables.attempts}
+    tokens = {row["id"]: row["token"] for row in case.tables.builds}
+    for row in case.tables.engines:
+        manifest = json.loads(row["manifest_json"])
+        holder = holders.get((row["build"], tokens.get(row["build"])))
+        if (manifest["build"], manifest["worker"]) != (row["build"], holder):
+            yield f"engine {row['digest']} was made by {manifest['worker']}, while {holder} held build {row['build']}"
 
 
 def single_flight(case: Case) -> Iterator[str]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from farm.builders import AttemptFailed, Job, Product, Watch
 from farm.builders.outcome import Ending, Outcome
 from farm.builders.sandbox import NotStarted, Task, run_child
 from farm.builds import Failure, FailureKind
+from tests.chaos.plan import LEASE_SECONDS
 from tests.chaos.work import Fate, piece_of, plan_of
 from tests.support.noop import NoopBuilder
 
 TASK = Path(__file__).with_name("child_task.py")
 FLAKY_SHARE = 0.3
+SLOW_SECONDS = 1.3 * LEASE_SECONDS
 CANNOT = "no kernel in the world does that"
 HICCUP = "the machine hiccuped"
 KILLED = "somebody killed the build's process"
@@ -36,7 +39,7 @@ class ChaosBuilder(NoopBuilder):
         if piece.fate is Fate.CHILD:
             self._in_child(job, watch, path, made)
         else:
-            self._work(watch)
+            (replace(self, seconds=SLOW_SECONDS) if piece.fate is Fate.SLOW else self)._work(watch)
             path.write_bytes(made)
         return Product(plan=path, size=len(made), seconds={}, peak_memory=0, read_back={}, bindings={})
 

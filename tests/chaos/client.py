@@ -122,9 +122,8 @@ class Lane:
         time.sleep(random.uniform(0.0, 0.8))
         for answer in answers:
             if answer.build:
-                build = answer.build
-                self.diary.write("cancelling", build=build)
-                self._said("cancel", lambda build=build: self.farm.cancel(build))
+                self.diary.write("cancelling", build=answer.build)
+                self._said("cancel", partial(self.farm.cancel, answer.build))
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -134,7 +133,7 @@ class Lane:
         dest = folder / f"{self.name}.plan"
         while not over.wait(draws.uniform(0.05, 0.6)):
             numbers = draws.sample(range(len(self.pieces)), min(READ_AT_ONCE, len(self.pieces)))
-            found = self._said("read", lambda numbers=numbers: self.farm.look(self._asks(numbers)))
+            found = self._said("read", partial(self.farm.look, self._asks(numbers)))
             for number, (identity, hit) in zip(numbers, found or (), strict=False):
                 if isinstance(hit, Found):
                     self._fetch(number, plan_for(identity), hit, dest)

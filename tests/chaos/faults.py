@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import psutil
@@ -54,17 +55,17 @@ class Ground:
 
 
 class Chaos:
-    """``tick`` does what is due; ``heal`` undoes all that lasts."""
+    """``tick`` does what is due; ``heal`` undoes all that lasts. ``reconcile`` begins upkeep, and returns at once."""
 
-    def __init__(self, ground: Ground, fleet: Fleet, faults: Sequence[Fault]) -> None:
-        self.ground, self.fleet = ground, fleet
+    def __init__(self, ground: Ground, fleet: Fleet, faults: Sequence[Fault], reconcile: Callable[[], object]) -> None:
+        self.ground, self.fleet, self._begin = ground, fleet, reconcile
         self.done: Counter[Kind] = Counter()
         self._numbers = itertools.count()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._lasting: list[Undo] = []
         self._now = 0.0
         for fault in faults:
-            self._at(fault.at, lambda fault=fault: self._strike(fault, TRIES))
+            self._at(fault.at, partial(self._strike, fault, TRIES))
 
     def tick(self, now: float) -> None:
         """``now``: seconds since the beginning."""
@@ -94,7 +95,7 @@ class Chaos:
         if struck:
             self.done[fault.kind] += 1
         elif tries:
-            self._at(self._now + AGAIN_S, lambda: self._strike(fault, tries - 1))
+            self._at(self._now + AGAIN_S, partial(self._strike, fault, tries - 1))
         if undo is not None:
             self._lasting.append(undo)
             self._at(self._now + fault.lasts, lambda: self._undo(undo))
@@ -177,6 +178,10 @@ class Chaos:
         if not digests:
             return False, None
         self.ground.store.damage(pick(digests, fault.draw))
+        return True, None
+
+    def _reconcile(self, fault: Fault) -> tuple[bool, Undo | None]:
+        self._begin()
         return True, None
 
 

@@ -150,7 +150,7 @@ def make_workers(scene: Scene, count: int) -> tuple[Member, ...]:
         name = f"w{n}"
         flags = ["--elsewhere"] * (n % 2) + ["--twice"] * scene.twice
         command = [sys.executable, "-m", "tests.chaos.worker", name, "--seconds", str(scene.seconds), *flags]
-        environment = _environment(scene, name) | skewed(scene.skew, {0: 60, 1: -60}.get(n, 0))
+        environment = environment_of(scene, name) | skewed(scene.skew, {0: 60, 1: -60}.get(n, 0))
         members.append(Member(name, command, environment, scene.folder / name))
     return tuple(members)
 
@@ -165,12 +165,12 @@ def make_clients(scene: Scene, work: Work) -> tuple[Member, ...]:
         command = [sys.executable, "-m", "tests.chaos.client", str(diary), str(scene.programs)]
         given = {"pieces": pieces, "lanes": [[[s.kind, s.numbers, s.pause] for s in steps] for steps in lanes]}
         flags = ["--twice"] * scene.twice
-        environment = _environment(scene, name) | skewed(scene.skew, 60 if n == 1 else 0)
+        environment = environment_of(scene, name) | skewed(scene.skew, 60 if n == 1 else 0)
         members.append(Member(name, [*command, *flags], environment, folder, json.dumps(given), stops=True))
     return tuple(members)
 
 
-def _environment(scene: Scene, name: str) -> dict[str, str]:
+def environment_of(scene: Scene, name: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FARM_", "PYTEST_", "COV"))}
     mine = {"FARM_HOME": str(scene.folder / name / "home"), "PYTHONPATH": str(ROOT)}
     return {**kept, **FARM, **scene.environment, **mine}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
 from farm.store import BlobStore
+from tests.chaos.servers import die_with_parent
 
 NAMED = (
     "SELECT digest FROM engines",
@@ -18,6 +23,15 @@ NAMED = (
     "SELECT detail_json::json->>'side' FROM forms",
     "SELECT parts_json::json->>'outline' FROM key_parts",
 )
+RECONCILE_S = 120.0
+
+
+class Ended(Exception):
+    """``farm reconcile`` was not done; ``status`` is what it ended with."""
+
+    def __init__(self, what: str, status: int = 1) -> None:
+        super().__init__(what)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -41,9 +55,26 @@ def find(url: str, store: BlobStore) -> Orphans:
     return Orphans(frozenset(there - named), frozenset(named - there))
 
 
-def reconcile(url: str, store: BlobStore) -> int:
-    """Remove the blobs that no row names, while nobody works; how many."""
-    unnamed = find(url, store).unnamed
-    for digest in unnamed:
-        store.delete(digest)
-    return len(unnamed)
+def reconcile(environment: Mapping[str, str], folder: Path, grace: float) -> subprocess.Popen[str]:
+    """``farm reconcile`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "farm", "reconcile", "--grace", str(grace), "--json"],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,
+    )
+
+
+def removed(process: subprocess.Popen[str]) -> int:
+    """How many blobs it removed, once it has ended. ``Ended`` where it ended otherwise than it should."""
+    try:
+        out, err = process.communicate(timeout=RECONCILE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise Ended(f"farm reconcile did not end within {RECONCILE_S:.0f} s") from None
+    if process.returncode:
+        raise Ended(f"farm reconcile ended with {process.returncode}: {err}", process.returncode)
+    return int(json.loads(out)["removed"]["blobs"])

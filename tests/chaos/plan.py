@@ -29,6 +29,8 @@ class Kind(StrEnum):
     FULL_STORE = "full store"
     FULL_SCRATCH = "full scratch"
     DAMAGE_ENGINE = "damage engine"
+    RECONCILE = "reconcile"
+    """No fault: upkeep, which must do no harm to those at work, and be harmed by nothing."""
 
 
 LEASE_SECONDS = 3.0
@@ -49,6 +51,7 @@ EVERY: dict[Kind, float] = {
     Kind.FULL_STORE: 12.0,
     Kind.FULL_SCRATCH: 12.0,
     Kind.DAMAGE_ENGINE: 6.0,
+    Kind.RECONCILE: 15.0,
 }
 """Seconds between two of a kind, on average."""
 

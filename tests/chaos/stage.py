@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from farm.config import load
 from farm.service import Farm
 from tests.chaos import audit, orphans
 from tests.chaos.faults import Ground
-from tests.chaos.fleet import FARM, Fleet, Scene, make_clients, make_workers, skew_library
+from tests.chaos.fleet import ENDED_WELL, FARM, Fleet, Scene, environment_of, make_clients, make_workers, skew_library
 from tests.chaos.plan import Kind
 from tests.chaos.servers import Postgres, Rabbit, Redis
 from tests.chaos.spoken import read
@@ -29,6 +30,7 @@ from tests.support.seaweed import Seaweed
 
 TICK_S = 0.05
 DRAIN_S = 30.0
+GRACE_S = 20.0
 STORE_BYTES = 192 * MIB
 SCRATCH_BYTES = 6 * MIB
 
@@ -115,6 +117,7 @@ class Stage:
         self.fleet = Fleet(make_workers(self.scene, torture.workers), make_clients(self.scene, work))
         stack.callback(lambda: self.fleet.kill())
         self.wrong: list[str] = []
+        self._keepers: list[subprocess.Popen[str]] = []
 
     def _ground(self, torture: Torture, on: Servers, stack: contextlib.ExitStack) -> Ground:
         store: Folder | S3
@@ -158,6 +161,7 @@ class Stage:
 
     def end(self) -> None:
         """Ask the workers to stop, and look at what they leave."""
+        self.end_reconcile()
         for member in self.fleet.workers:
             member.send(signal.SIGTERM)
         for member in self.fleet.workers:
@@ -167,10 +171,31 @@ class Stage:
         self.wrong += audit.processes(self.fleet, self.folder)
         self.wrong += audit.left_in_scratch(self.fleet.workers)
 
+    def begin_reconcile(self) -> None:
+        """Upkeep beside those at work: what has lain there for less than ``GRACE_S`` may still be named."""
+        place = self.folder / "keeper"
+        place.mkdir(exist_ok=True)
+        self._keepers.append(orphans.reconcile(environment_of(self.scene, "keeper"), place, GRACE_S))
+
+    def end_reconcile(self) -> None:
+        """Wait for upkeep to end. A service that is away ends it in words, with status 4."""
+        while self._keepers:
+            try:
+                orphans.removed(self._keepers.pop())
+            except orphans.Ended as error:
+                if error.status not in ENDED_WELL or "Traceback" in str(error):
+                    self.wrong.append(str(error))
+
     def reconcile(self) -> int:
-        """Collect the orphans, once; how many. None may be left."""
-        collected = orphans.reconcile(self.ground.url, self.ground.store.true)
+        """``farm reconcile``, once, with nobody at work; how many blobs it removed. No orphan may be left."""
+        place = self.folder / "keeper"
+        place.mkdir(exist_ok=True)
+        try:
+            removed = orphans.removed(orphans.reconcile(environment_of(self.scene, "keeper"), place, 0.0))
+        except orphans.Ended as error:
+            self.wrong.append(str(error))
+            removed = 0
         left = orphans.find(self.ground.url, self.ground.store.true)
         if left:
             self.wrong.append(f"orphans are left after one reconcile: {left}")
-        return collected
+        return removed

@@ -21,8 +21,9 @@ AT_S = 0.5
 """When the fault comes, in seconds after builds were asked for."""
 ANSWER_S = 60.0
 PIECES = 14
+SLOW_PIECES = 4
 CLIENTS = frozenset({Kind.KILL_CLIENT, Kind.STOP_CLIENT})
-CHILDREN = frozenset({Kind.KILL_CHILD, Kind.STOP_CHILD})
+FATES = {Kind.KILL_CHILD: Fate.CHILD, Kind.STOP_CHILD: Fate.CHILD, Kind.STOP_WORKER: Fate.SLOW}
 NOBODY = Work((), ())
 
 
@@ -45,8 +46,9 @@ class Standing:
 
     def suffer(self, kind: Kind) -> Suffered:
         """Ask for a few builds, do this to the fleet meanwhile, and audit all that it has done so far."""
-        fate = Fate.CHILD if kind in CHILDREN else Fate.PLAIN
-        numbers = tuple(range(len(self._pieces), len(self._pieces) + PIECES))
+        fate = FATES.get(kind, Fate.PLAIN)
+        count = SLOW_PIECES if fate is Fate.SLOW else PIECES
+        numbers = tuple(range(len(self._pieces), len(self._pieces) + count))
         self._pieces += tuple(Piece(number, fate) for number in numbers)
         everything = tuple(range(len(self._pieces)))
         asked = self._asked(numbers)
@@ -87,7 +89,7 @@ class Standing:
     def _strike(self, kind: Kind, done: threading.Event) -> int:
         least, most = LASTS.get(kind, (0.0, 0.0))
         fault = Fault(AT_S, kind, (least + most) / 2, 0.4)
-        chaos = Chaos(self.stage.ground, self.stage.fleet, [fault])
+        chaos = Chaos(self.stage.ground, self.stage.fleet, [fault], self.stage.begin_reconcile)
         began, deadline = time.monotonic(), time.monotonic() + ANSWER_S + fault.lasts
         while not (done.is_set() and chaos.over) and time.monotonic() < deadline:
             chaos.tick(time.monotonic() - began)
@@ -95,6 +97,7 @@ class Standing:
             self._over()
             time.sleep(TICK_S)
         chaos.heal()
+        self.stage.end_reconcile()
         if not done.is_set():
             self.stage.wrong.append("nobody was answered")
         return chaos.done[kind]

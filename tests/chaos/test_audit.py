@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,13 @@ def case(identities: list[Identity]) -> Case:
     case.tables.builds[:] = builds
     tried = {"started": 1.0, "finished": 2.0, "message": ""}
     case.tables.attempts[:] = [
-        {**tried, "build": "b0", "token": 1, "outcome": "lost"},
-        {**tried, "build": "b0", "token": 2, "outcome": "succeeded"},
-        {**tried, "build": "b1", "token": 1, "outcome": "permanent"},
+        {**tried, "build": "b0", "token": 1, "outcome": "lost", "worker": "w1"},
+        {**tried, "build": "b0", "token": 2, "outcome": "succeeded", "worker": "w2"},
+        {**tried, "build": "b1", "token": 1, "outcome": "permanent", "worker": "w1"},
     ]
-    case.tables.engines[:] = [{"recipe": identities[0].recipe, "digest": digest, "build": "b0"}]
+    manifest = json.dumps({"build": "b0", "worker": "w2"})
+    engine = {"recipe": identities[0].recipe, "digest": digest, "build": "b0", "manifest_json": manifest}
+    case.tables.engines[:] = [engine]
     case.tables.waiters[:] = [{"build": "b0", "waiter": "x"}, {"build": "b1", "waiter": "x"}]
     return case
 
@@ -86,6 +89,7 @@ CHANGES: dict[str, Callable[[Case], object]] = {
     "has 0 engines": lambda case: case.tables.engines.clear(),
     "has 2 engines": lambda case: case.tables.engines.append(case.tables.engines[0]),
     "which did not make it": lambda case: build(case, 0, id="b8"),
+    "while w1 held": lambda case: attempt(case, 1, worker="w1"),
     "was built 2 times": build_again,
     "WRONG BYTES": lambda case: tell(case, "WRONG BYTES", number=0),
     "UNANSWERED": lambda case: tell(case, "UNANSWERED", number=0),

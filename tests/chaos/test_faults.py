@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.chaos.plan import Kind
@@ -13,7 +15,7 @@ from tests.chaos.standing import Standing
 pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos")]
 
 NEEDS_A_FOLDER = frozenset({Kind.FULL_STORE})
-QUIET = {"workers": 2, "clients": 1, "twice": False, "skewed": False, "build_seconds": 0.25, "pause": 0.3}
+QUIET = Torture(2, workers=2, clients=1, twice=False, skewed=False, s3=False, build_seconds=0.25, pause=0.3)
 """A small fleet that nothing befalls but what is named."""
 
 
@@ -31,20 +33,20 @@ def test_a_fault_alone(fleet: Standing, kind: Kind) -> None:
 
 
 def test_a_full_store_alone(chaos_servers: Servers) -> None:
-    measures = Torture(2, builds=30, kinds=NEEDS_A_FOLDER, seconds=5.0, haste=4.0, s3=False, **QUIET)
-    verdict = run(measures, chaos_servers)
+    verdict = run(replace(QUIET, builds=24, kinds=NEEDS_A_FOLDER, seconds=4.0, haste=5.0), chaos_servers)
     must_be_right(verdict)
     if not verdict.faults:
         pytest.skip("no small disk can be had here")
 
 
 def test_each_message_twice_and_clocks_apart(chaos_servers: Servers) -> None:
-    measures = {**QUIET, "workers": 3, "twice": True, "skewed": True}
-    must_be_right(run(Torture(3, builds=30, kinds=frozenset(), seconds=1.0, s3=False, **measures), chaos_servers))
+    measures = replace(QUIET, builds=24, kinds=frozenset(), seconds=1.0, twice=True, skewed=True)
+    must_be_right(run(measures, chaos_servers))
 
 
 def test_all_at_once(chaos_servers: Servers) -> None:
-    verdict = run(Torture(4, builds=120, seconds=15.0, haste=1.5, build_seconds=0.3, pause=0.8), chaos_servers)
+    measures = Torture(4, builds=100, workers=3, clients=2, seconds=14.0, haste=1.5, build_seconds=0.3, pause=0.6)
+    verdict = run(measures, chaos_servers)
     must_be_right(verdict)
     assert verdict.faults.total() >= 10
 

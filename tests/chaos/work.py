@@ -37,9 +37,11 @@ class Fate(IntEnum):
     """It fails now and then for a passing reason."""
     POISON = 3
     """It can never be built."""
+    SLOW = 4
+    """It takes longer than a lease: whoever is stopped meanwhile comes back while another is at it."""
 
 
-SHARES = {Fate.PLAIN: 40, Fate.CHILD: 44, Fate.FLAKY: 11, Fate.POISON: 5}
+SHARES = {Fate.PLAIN: 40, Fate.CHILD: 44, Fate.FLAKY: 8, Fate.POISON: 4, Fate.SLOW: 4}
 """Of a hundred."""
 
 

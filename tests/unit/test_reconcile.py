@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from farm.blobs.folder import FolderStore
-from farm.errors import BadInput
-from farm.reconcile import GRACE_SECONDS, Reconcile, Tally
+from farm.errors import BadInput, Unavailable
+from farm.reconcile import GRACE_SECONDS, STORE, Reconcile, Tally
 from farm.repair import Repair
 from farm.store import LABEL
 from farm.upkeep import Holder
@@ -207,6 +207,24 @@ def test_a_lost_label_is_made_good_by_who_is_sure(place: Place, tmp_path: Path) 
         reconcile(place)
     reconcile(place, sure=True)
     assert label.read_text() == text
+
+
+def test_a_binding_that_was_broken_off_is_carried_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database goes away when the store has its label, and the database not yet."""
+    stock(place, 20)
+    put_note = place.index.put_note
+
+    def away(name: str, value: str) -> str:
+        if name == STORE:
+            raise Unavailable("the database is away")
+        return put_note(name, value)
+
+    with monkeypatch.context() as patched, pytest.raises(Unavailable):
+        patched.setattr(place.index, "put_note", away)
+        reconcile(place)
+    assert place.store.label() is not None and place.index.note(STORE) is None
+    reconcile(place)
+    assert place.index.note(STORE) == place.store.label()
 
 
 # -- at once ---------------------------------------------------------------------------------------------------
