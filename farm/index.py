@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, Lease
+from farm.placement import Seat
 
 
 @dataclass(frozen=True)
@@ -388,6 +389,10 @@ class Index(Protocol):
 
     def waiting(self) -> dict[str, int]:
         """How many builds are queued and due, by capability."""
+        ...
+
+    def seats(self) -> list[Seat]:
+        """Every worker that is listed, as placement sees it: what it serves, how busy it is, whether it is aside."""
         ...
 
     def wakes(self, interval: float) -> dict[str, int]:

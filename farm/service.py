@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from farm.asks import Answer, Ask, EngineRef, Identity, Outcome
-from farm.builds import Build, BuildRequest, BuildState, Engine, FailureKind
+from farm.builds import Build, BuildRequest, BuildState, Engine
 from farm.cache import EngineCache, Miss, key_parts
 from farm.errors import BadInput, NoSuchThing, Unavailable
 from farm.explain import Comparison, compare, nearest
 from farm.identify import Identifier
-from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted, Worker
+from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted
+from farm.lookout import Lookout
 from farm.outlines import load_outline, outline_of, program_reasons, save_outline
-from farm.placement import Needs, Seat, expected_seconds, gpu_memory_needed, memory_needed, why_not
+from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
 from farm.repair import Repair
 from farm.store import BlobStore
 from farm.toolchains import exact_toolchain
@@ -85,7 +85,7 @@ class Farm:
         self._submissions = 0
         self._stored: dict[Path, str] = {}
         self._outlined: dict[Path, str] = {}
-        self._told: set[str] = set()
+        self.lookout = Lookout(index)
         self.notify: Callable[[str], None] = lambda text: None
         """Takes a line for whoever watches, such as why a build cannot start."""
 
@@ -313,7 +313,7 @@ class Farm:
     def _look(self, pending: Collection[str]) -> list[Build]:
         self.repair()
         builds = self.index.builds(ids=pending, limit=len(pending))
-        self._tell_stuck(builds)
+        self.lookout.tell(builds, self.notify)
         return builds
 
     def _patiently(self, look: Callable[[], T]) -> T:
@@ -327,35 +327,6 @@ class Farm:
                     raise
                 self.notify(f"{error.message}; still waiting")
                 time.sleep(AWAY_SECONDS)
-
-    # -- who can take what -------------------------------------------------------------------------------------
-
-    def seats(self) -> list[Seat]:
-        """The workers that are listed, as placement sees them."""
-        running = Counter(build.worker for build in self.index.builds(states=(BuildState.RUNNING,), limit=100_000))
-        aside = {item.name: item.aside_until for item in self.index.health() if item.aside_until}
-        return [seat_of(worker, running[worker.id], aside.get(worker.host)) for worker in self.index.workers()]
-
-    def why_waiting(self, build: Build) -> list[tuple[Seat, str]]:
-        """Each worker that is there, and why it cannot take the build (empty: it can, when its turn comes)."""
-        return [(seat, why_not(self._needs(build), seat)) for seat in self.seats()]
-
-    def _needs(self, build: Build) -> Needs:
-        failed = frozenset(node for node, kind in self.index.tried(build.id).items() if kind == FailureKind.NODE)
-        return Needs(build.request.capability, build.request.memory, build.request.gpu_memory, failed)
-
-    def _tell_stuck(self, builds: Sequence[Build]) -> None:
-        """Say, once a queue, that nobody who is there now can make what waits in it."""
-        queued = {b.request.capability: b for b in builds if b.state is BuildState.QUEUED}
-        fresh = queued.keys() - self._told
-        if not fresh:
-            return
-        self._told |= fresh
-        for capability in sorted(fresh):
-            build = queued[capability]
-            reasons = self.why_waiting(build)
-            if all(reason for _, reason in reasons):
-                self.notify(f"{build.request.model} for {build.request.target} waits: {stuck(build, reasons)}")
 
     def _last_answers(self, answers: Sequence[Answer], ended: dict[str, Build]) -> list[Answer]:
         made = {b.request.recipe: b.request.key for b in ended.values() if b.state is BuildState.SUCCEEDED}
@@ -444,35 +415,6 @@ class Farm:
             if not state.active:
                 return
             time.sleep(0.2)
-
-
-def seat_of(worker: Worker, busy: int, aside_until: float | None) -> Seat:
-    """A listed worker as placement sees it."""
-    aside = time.strftime("%H:%M:%S", time.localtime(aside_until)) if aside_until else ""
-    return Seat(
-        worker=worker.id,
-        node=worker.host,
-        capabilities=worker.capabilities,
-        slots=int(worker.detail.get("slots", 1)),
-        busy=busy,
-        memory=int(worker.detail.get("build_memory", 0)),
-        gpu_memory=int(worker.detail.get("gpu_memory", 0)),
-        fresh=worker.fresh,
-        aside=aside,
-    )
-
-
-def stuck(build: Build, reasons: Sequence[tuple[Seat, str]]) -> str:
-    """Why nobody who is there can take a build, in one line."""
-    able = [(seat, reason) for seat, reason in reasons if build.request.capability in seat.capabilities and seat.fresh]
-    if not able:
-        return (
-            f"no process is here that builds {build.request.toolchain} for it "
-            "('farm nodes' lists them, 'farm doctor' says what this machine can build)"
-        )
-    seat, reason = able[0]
-    others = f", nor can {len(able) - 1} others" if len(able) > 1 else ""
-    return f"{seat.node} {reason}{others} ('farm show {build.id}' says more)"
 
 
 def hit_answer(identity: Identity, found: Found) -> Answer:

@@ -62,7 +62,7 @@ def _trust(farm: Farm, name: str) -> None:
 
 def node_documents(farm: Farm) -> list[dict[str, Any]]:
     """One document for each host: its workers, what they can build, how busy they are, how well it is."""
-    seats = {seat.worker: seat for seat in farm.seats()}
+    seats = {seat.worker: seat for seat in farm.lookout.seats()}
     health = {item.name: item for item in farm.index.health()}
     hosts: dict[str, list[Worker]] = {}
     for worker in farm.index.workers():
@@ -148,7 +148,7 @@ def reasons(farm: Farm, build: Build) -> list[dict[str, Any]]:
     """What each worker that is there says to a build."""
     return [
         {"node": seat.node, "worker": seat.worker, "can": not reason, "reason": reason or None, "busy": seat.busy}
-        for seat, reason in farm.why_waiting(build)
+        for seat, reason in farm.lookout.why_waiting(build)
     ]
 
 

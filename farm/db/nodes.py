@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,10 @@ class Nodes:
     """The nodes' part of ``farm.index.Index``; the contract is written there."""
 
     db: Database
+
+    @reads
+    def seats(self, connection: Connection) -> list[Seat]:
+        return seats(self.db, connection)
 
     @reads
     def tried(self, connection: Connection, build: str) -> dict[str, str]:
@@ -59,7 +64,7 @@ def _seat(row: Row[Any], busy: int, aside: dict[str, float]) -> Seat:
         memory=int(detail.get("build_memory", 0)),
         gpu_memory=int(detail.get("gpu_memory", 0)),
         fresh=bool(row.fresh),
-        aside="later" if row.host in aside else "",
+        aside=time.strftime("%H:%M:%S", time.localtime(aside[row.host])) if row.host in aside else "",
     )
 
 
