@@ -56,6 +56,6 @@ def test_on_rabbitmq() -> None:
     except NoServer as error:
         pytest.skip(str(error))
     try:
-        must_be_right(run(Torture(6, builds=150, seconds=25.0, s3=False), on))
+        must_be_right(run(Torture(6, builds=150, seconds=40.0, s3=False), on))
     finally:
         made.__exit__(None, None, None)
