@@ -47,8 +47,8 @@ class Servers:
 
 @dataclass(frozen=True)
 class Torture:
-    """One run's measures. ``seconds``: for how long faults go on, unless all is answered before; ``build_seconds``: what a build takes. ``twice``:
-    every message is delivered twice; ``skewed``: clocks differ by a minute."""
+    """One run's measures. ``seconds``: for how long faults go on, unless all is answered before; ``build_seconds``:
+    what a build takes. ``twice``: every message is delivered twice; ``skewed``: clocks differ by a minute."""
 
     seed: int
     builds: int = 500
