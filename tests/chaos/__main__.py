@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--builds", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=40.0, help="for how long faults go on")
+    parser.add_argument("--seconds", type=float, default=150.0, help="how long faults go on at most")
     parser.add_argument("--haste", type=float, default=1.0, help="so many times as many faults")
     parser.add_argument("--kinds", nargs="*", choices=[kind.name.lower() for kind in Kind])
     parser.add_argument("--store", choices=["both", "folder", "s3"], default="both", help="both: by turns")

@@ -47,15 +47,15 @@ class Servers:
 
 @dataclass(frozen=True)
 class Torture:
-    """One run's measures. ``seconds``: for how long faults go on; ``build_seconds``: what a build takes. ``twice``:
-    every message is delivered twice; ``skewed``: clocks differ by a minute."""
+    """One run's measures. ``seconds``: for how long faults go on, unless all is answered before; ``build_seconds``:
+    what a build takes. ``twice``: every message is delivered twice; ``skewed``: clocks differ by a minute."""
 
     seed: int
     builds: int = 500
     workers: int = 4
     clients: int = 3
     kinds: frozenset[Kind] = frozenset(Kind)
-    seconds: float = 45.0
+    seconds: float = 150.0
     haste: float = 1.0
     build_seconds: float = 0.4
     pause: float = 1.5
