@@ -128,7 +128,7 @@ class BuildRows:
         if about:
             text = dump(detail or {})
             rows = [{"build": build, "at": now, "kind": kind, "detail_json": text} for build in about]
-            connection.execute(self.db.made(statements.add_event), rows)
+            self.db.each(connection, statements.add_event, rows)
 
 
 def no_build(build: str) -> NoSuchThing:

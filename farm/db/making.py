@@ -20,7 +20,6 @@ from farm.index import FORGET_SECONDS, KeyParts
 
 LOST_MESSAGE = "the worker that made it vanished"
 LOST_HINT = "look at that machine's memory and logs, then 'farm retry'"
-UNFAILED = {"failure_kind": None, "failure_message": None, "failure_hint": None}
 
 
 class Making(BuildRows):
@@ -53,25 +52,25 @@ class Making(BuildRows):
     def _put_engines(self, connection: Connection, held: Sequence[tuple[Row[Any], Lease, Engine]]) -> None:
         """The engines in place of their recipes' former ones, and the links from their keys."""
         values = [_engine_values(row, lease, engine) for row, lease, engine in held]
-        connection.execute(self.db.made(statements.put_engine), sorted(values, key=lambda one: str(one["recipe"])))
+        self.db.each(connection, statements.put_engine, sorted(values, key=lambda one: str(one["recipe"])))
         put_serving(self.db, connection, [(row.recipe, row.namespace, engine.serves) for row, _, engine in held])
         links = [
             parts_row(KeyParts(row.key, row.recipe, request.parts, request.model, request.target), row.now)
             for row, request in ((row, lease.build.request) for row, lease, _ in held)
         ]
-        connection.execute(self.db.made(statements.add_parts), sorted(links, key=lambda one: str(one["key"])))
+        self.db.each(connection, statements.add_parts, sorted(links, key=lambda one: str(one["key"])))
 
     def _end_in_success(self, connection: Connection, held: Sequence[tuple[Row[Any], Lease, Engine]]) -> None:
         attempts, moves, told = [], [], []
         for row, _, engine in held:
-            which = {"the_build": row.id, "the_token": row.token}
-            attempts.append({**which, "finished": row.now, "outcome": BuildState.SUCCEEDED.value, "message": ""})
-            moves.append({**which, **AT_REST, **UNFAILED, "finished": row.now, "engine": engine.digest})
+            which = {"token": row.token, "finished": row.now}
+            attempts.append({**which, "build": row.id, "outcome": BuildState.SUCCEEDED.value})
+            moves.append({**which, "id": row.id, "engine": engine.digest})
             detail = dump({"engine": engine.digest, "worker": row.worker})
             told.append({"build": row.id, "at": row.now, "kind": "succeeded", "detail_json": detail})
-        connection.execute(self.db.made(statements.end_attempt), attempts)
-        connection.execute(self.db.made(statements.move, BuildState.SUCCEEDED), moves)
-        connection.execute(self.db.made(statements.add_event), told)
+        self.db.each(connection, statements.end_attempts, attempts)
+        self.db.each(connection, statements.succeed, moves)
+        self.db.each(connection, statements.add_event, told)
 
     @writes
     def fail(self, connection: Connection, lease: Lease, failure: Failure, retry_in: float | None) -> Build:

@@ -14,11 +14,11 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import sqlalchemy
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Select, Table, event, make_url
+from sqlalchemy import URL, Column, ColumnElement, Connection, Engine, Executable, FromClause, Select, Table, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from farm.db.faults import BUSY_TIMEOUT_S, FOREIGN, PASSING_STATES, state_of, translate, worldly
@@ -31,6 +31,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WRITES = {"farm_writes": True}
+THE_ROWS, GIVEN = "the_rows", "given_"
+ROWS_AT_ONCE = 1000
 RETRY_DELAYS_S = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0)
 MIN_SQLITE = (3, 35, 0)
 POOL_SIZE = 5
@@ -233,6 +235,30 @@ class Database:
         """The distinct ``values`` as a parameter for ``among``, in one order: locks taken in it cannot cross."""
         distinct = sorted(set(values))
         return json.dumps(distinct) if self.sqlite else distinct
+
+    def each(self, connection: Connection, make: Callable[..., Executable], rows: Sequence[dict[str, Any]]) -> None:
+        """Run the statement that ``make`` makes for each row. ``make`` takes its rows from ``given``.
+
+        SQLite gets them one by one, inside this process; PostgreSQL all at once, in one statement: sent one by one they
+        take ten times as long, on either side.
+        """
+        if self.sqlite and rows:
+            connection.execute(self.made(make), [{GIVEN + name: row[name] for name in row} for row in rows])
+            return
+        for at in range(0, len(rows), ROWS_AT_ONCE):
+            some = json.dumps(rows[at : at + ROWS_AT_ONCE], separators=(",", ":"))
+            connection.execute(self.made(make), {THE_ROWS: some})
+
+    def given(self, *columns: Column[Any]) -> FromClause:
+        """The rows of ``each`` as a table of ``columns``; on SQLite one of one row."""
+        if self.sqlite:
+            values = (sqlalchemy.bindparam(GIVEN + one.name, type_=one.type).label(one.name) for one in columns)
+            return sqlalchemy.select(*values).subquery("given")
+        rows = sqlalchemy.func.json_to_recordset(
+            sqlalchemy.cast(sqlalchemy.bindparam(THE_ROWS, type_=sqlalchemy.Text), sqlalchemy.JSON)
+        )
+        plain = (sqlalchemy.column(column.name, column.type) for column in columns)
+        return rows.table_valued(*plain, name="given").render_derived(name="given", with_types=True)
 
     def insert(self, table: Table) -> Insert:
         """``INSERT`` with ``ON CONFLICT``, which both dialects have under one interface."""
