@@ -92,6 +92,8 @@ class BuildWorker:
         self._hearts = Hearts(shop.index, shop.lease_seconds, shop.beat_seconds, shop.say_seconds, self._show)
         self._hurried = threading.Event()
         self._shown = 0.0
+        self._own = threading.local()
+        self._folders: list[Path] = []
 
     @property
     def hurried(self) -> bool:
@@ -120,6 +122,8 @@ class BuildWorker:
         self._hearts.stop()
         with contextlib.suppress(Unavailable):
             self.shop.index.unregister(self.me.id)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
         self.shop.release()
 
     def _show(self) -> None:
@@ -158,6 +162,13 @@ class BuildWorker:
             except Unavailable as error:
                 # The lease runs out, and the build is made again: by this worker, perhaps.
                 log.warning("a build's end could not be recorded", build=lease.build.id, reason=error.message)
+
+    def give_back(self, lease: Lease) -> None:
+        """Queue a leased build again that was not begun; if it cannot be, its lease runs out."""
+        try:
+            self.shop.index.give_back(lease)
+        except (LeaseLost, Unavailable) as error:
+            log.warning("a build could not be given back", build=lease.build.id, reason=error.message)
 
     def _attempt(self, lease: Lease, heart: Heart) -> None:
         index = self.shop.index
@@ -266,12 +277,17 @@ class BuildWorker:
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
-        self.shop.scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"build-{os.getpid()}-", dir=self.shop.scratch))
+        """An empty folder. Each thread keeps its own until the worker closes: to make one and to remove it again
+        takes longer than all other files of a small build."""
+        folder: Path | None = getattr(self._own, "folder", None)
+        if folder is None or not folder.is_dir():
+            self.shop.scratch.mkdir(parents=True, exist_ok=True)
+            folder = self._own.folder = Path(tempfile.mkdtemp(prefix=f"build-{os.getpid()}-", dir=self.shop.scratch))
+            self._folders.append(folder)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            empty_folder(folder)
 
     def _manifest(self, lease: Lease, keyed: Keyed, product: Product, exporter: str, exported: float) -> dict[str, Any]:
         """Where an engine comes from: enough to make it again and to know what it is for."""
@@ -337,6 +353,19 @@ def sweep_scratch(scratch: Path) -> None:
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove all that lies in a folder; where that cannot be, the folder too."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def target_of(text: str) -> Target:

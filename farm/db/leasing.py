@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Insert, Row, Select, bindparam, delete, selec
 from farm.builds import Lease
 from farm.db import statements
 from farm.db.builds import BuildRows
-from farm.db.models import log_chunks, wakes, workers
+from farm.db.models import attempts, events, log_chunks, wakes, workers
 from farm.db.nodes import seats
 from farm.db.rows import build_from, clean, dump, worker_from
 from farm.db.session import Database, reads, writes
@@ -83,8 +83,7 @@ class Leasing(BuildRows):
             for row in rows
         ]
         told = [{"build": row.id, "at": row.started, "kind": "leased", "detail_json": _leased(row)} for row in rows]
-        self.db.each(connection, statements.add_attempt, started)
-        self.db.each(connection, statements.add_event, told)
+        self.db.each(connection, (statements.add_attempt, attempts, started), (statements.add_event, events, told))
 
     def _start(self, connection: Connection, wanted: Mapping[str, Any], offer: Offer, ttl: float) -> Sequence[Row[Any]]:
         """Run the best builds that nobody has locked. A locked one may be free again in a moment (not each that locks

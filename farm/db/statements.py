@@ -111,9 +111,10 @@ def hold(db: Database) -> Select[Any]:
 
 
 def lock_running(db: Database) -> Select[Any]:
-    """The rows of those of ``the_builds`` that run, and the time."""
+    """The rows of those of ``the_builds`` that run, the time, and whether their node has failed lately (``nodes``)."""
     those = (db.among(builds.c.id, "the_builds"), IS_RUNNING)
-    return select(*COLUMNS, db.now.label("now")).where(*those).order_by(builds.c.id).with_for_update()
+    blamed = exists().where(nodes.c.name == builds.c.node).label("blamed")
+    return select(*COLUMNS, blamed, db.now.label("now")).where(*those).order_by(builds.c.id).with_for_update(of=builds)
 
 
 # -- leasing ---------------------------------------------------------------------------------------------------
@@ -226,14 +227,14 @@ def _may_become(after: BuildState) -> ColumnElement[bool]:
 
 def succeed(db: Database) -> Update:
     """``move`` to success, for each of the given builds."""
-    given = db.given(builds.c.id, builds.c.token, builds.c.finished, builds.c.engine)
+    given = db.given(builds, "id", "token", "finished", "engine")
     where = (builds.c.id == given.c.id, builds.c.token == given.c.token, _may_become(BuildState.SUCCEEDED))
     values = {**AT_REST, **UNFAILED, "finished": given.c.finished, "engine": given.c.engine}
     return update(builds).where(*where).values(state=BuildState.SUCCEEDED.value, **values)
 
 
 def end_attempts(db: Database) -> Update:
-    given = db.given(attempts.c.build, attempts.c.token, attempts.c.finished, attempts.c.outcome)
+    given = db.given(attempts, "build", "token", "finished", "outcome")
     where = (attempts.c.build == given.c.build, attempts.c.token == given.c.token)
     return update(attempts).where(*where).values(finished=given.c.finished, outcome=given.c.outcome)
 
@@ -284,6 +285,6 @@ def put_engine(db: Database) -> Insert:
 
 def _add(db: Database, table: Table, names: Sequence[str] = ()) -> Any:
     """Insert the given rows, of all columns or of ``names``; in their order, which is that of the locks."""
-    columns = [table.c[name] for name in names or table.c.keys()]
+    names = names or table.c.keys()
     # Without a condition SQLite takes the ON of ON CONFLICT for a join's.
-    return db.insert(table).from_select([column.name for column in columns], select(db.given(*columns)).where(true()))
+    return db.insert(table).from_select(list(names), select(db.given(table, *names)).where(true()))
