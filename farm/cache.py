@@ -98,7 +98,7 @@ class EngineCache:
         A crash before the transaction leaves blobs that nobody names (collected later); after it, a whole
         engine. ``LeaseLost`` when the lease is no longer held: then nothing was committed.
         """
-        blob = self.store.put_file(plan)
+        blob = self.store.put_file(plan, link=True)
         whole = dict(manifest) | {"schema": MANIFEST_SCHEMA, "engine": {"digest": blob.digest, "size": blob.size}}
         with_digest = whole | {"manifest": self._store_manifest(whole)}
         request = lease.build.request

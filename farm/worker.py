@@ -151,12 +151,15 @@ class BuildWorker:
 
     # -- making ------------------------------------------------------------------------------------------------
 
-    def make(self, lease: Lease) -> None:
-        """Make a leased build. Every ending is recorded under the lease: succeeded, failed (queued again where that
-        may help), cancelled, or handed back because the worker stops. A lost lease ends it silently: another has it."""
+    def make(self, lease: Lease, built: Callable[[], object] = lambda: None) -> None:
+        """Make a leased build; ``built`` is called when nothing is left but to store and record it.
+
+        Every ending is recorded under the lease: succeeded, failed (queued again where that may help), cancelled, or
+        handed back because the worker stops. A lost lease ends it silently: another has it.
+        """
         with self._hearts.hold(lease, self._hurried) as heart:
             try:
-                self._attempt(lease, heart)
+                self._attempt(lease, heart, built)
             except LeaseLost:
                 log.warning("lease lost", build=lease.build.id)
             except Unavailable as error:
@@ -170,10 +173,10 @@ class BuildWorker:
         except (LeaseLost, Unavailable) as error:
             log.warning("a build could not be given back", build=lease.build.id, reason=error.message)
 
-    def _attempt(self, lease: Lease, heart: Heart) -> None:
+    def _attempt(self, lease: Lease, heart: Heart, built: Callable[[], object]) -> None:
         index = self.shop.index
         try:
-            self._build(lease, heart)
+            self._build(lease, heart, built)
         except LeaseLost:
             raise
         except Cancelled:
@@ -192,7 +195,7 @@ class BuildWorker:
     def _fail(self, lease: Lease, failure: Failure) -> None:
         self.shop.index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
 
-    def _build(self, lease: Lease, heart: Heart) -> None:
+    def _build(self, lease: Lease, heart: Heart, done: Callable[[], object]) -> None:
         """Program → form → plan → commit: the whole walk of one build."""
         request = lease.build.request
         toolchain = exact_toolchain(request.toolchain)
@@ -217,6 +220,7 @@ class BuildWorker:
                 started = time.monotonic()
                 product = self.shop.builder.build(job, watch)
                 built = time.monotonic() - started
+            done()
             watch.report("store", None)
             manifest = self._manifest(lease, keyed, product, form.exporter, exported)
             heart.flush()
