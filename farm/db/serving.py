@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Delete, Insert, Integer, Select, and_, bindparam, delete, not_, or_, select, tuple_
+from sqlalchemy import (
+    Boolean,
+    Connection,
+    Delete,
+    Insert,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
 
 from farm.builds import Engine
 from farm.db.models import engines, serving

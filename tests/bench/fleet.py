@@ -32,7 +32,9 @@ SUBMIT_LIMIT_S = 5.0
 TARGET = "sm_89@tensorrt_rtx==1.7.1.116"
 TIMEOUT_S = 300.0
 # A disk, as a fleet has one: /tmp may be memory, where nothing is ever synced.
-import os; DISK = Path(os.environ.get("BENCH_DISK","/var/tmp"))
+import os
+
+DISK = Path(os.environ.get("BENCH_DISK", "/var/tmp"))
 SUM = """
 SELECT count(*), min(attempts.started), max(builds.finished) FROM attempts JOIN builds ON builds.id = attempts.build
 WHERE builds.created > :since AND outcome = 'succeeded'
