@@ -203,5 +203,6 @@ def _engine_values(row: Row[Any], lease: Lease, engine: Engine) -> dict[str, Any
         "build_seconds": engine.build_seconds,
         "graph": str(request.parts.get("graph", "")),
         "capability": row.capability,
+        "manifest": str(engine.manifest.get("manifest") or ""),
         "manifest_json": dump(engine.manifest),
     }
