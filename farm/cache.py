@@ -7,6 +7,7 @@ may build makes good; one whose blob is corrupt is set aside at once (DESIGN, St
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,9 +98,9 @@ class EngineCache:
         A crash before the transaction leaves blobs that nobody names (collected later); after it, a whole
         engine. ``LeaseLost`` when the lease is no longer held: then nothing was committed.
         """
-        blob = self.store.put_file(plan)
+        blob = self.store.put_file(plan, link=True)
         whole = dict(manifest) | {"schema": MANIFEST_SCHEMA, "engine": {"digest": blob.digest, "size": blob.size}}
-        with_digest = whole | {"manifest": self._store_manifest(whole, plan.parent)}
+        with_digest = whole | {"manifest": self._store_manifest(whole)}
         request = lease.build.request
         engine = Engine(
             recipe=request.recipe,
@@ -114,11 +115,9 @@ class EngineCache:
         self.ends.succeed(lease, engine)
         return engine
 
-    def _store_manifest(self, manifest: Mapping[str, Any], folder: Path) -> str:
+    def _store_manifest(self, manifest: Mapping[str, Any]) -> str:
         body = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-        path = folder / "manifest.json"
-        path.write_bytes(body)
-        digest = self.store.put_file(path).digest
+        digest = self.store.put(io.BytesIO(body)).digest
         assert digest == "sha256:" + hashlib.sha256(body).hexdigest()
         return digest
 

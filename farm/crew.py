@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from farm.builds import Lease
@@ -17,26 +18,41 @@ from farm.worker import BuildWorker
 
 log = get_logger(__name__)
 
+AHEAD_SECONDS = 0.2
+"""Builds that are over in no time are leased ahead: so many as this crew makes in so long."""
+AHEAD_MOST = 64
+STORING_MOST = 48
+"""Builds that wait to be stored and recorded; with so many, hands wait for them."""
+PATIENCE_SECONDS = 1.0
+"""What was leased ahead and has waited for so long, behind a build that is not over in no time, goes to others."""
+
 
 class Crew:
-    """``hands`` builds at once for ``worker``; ``poll`` is seconds between looks that nobody asked for."""
+    """``hands`` builds at once for ``worker``; ``poll`` is seconds between looks that nobody asked for.
+
+    A hand is free again once its engine is built: what is left, storing and recording it, is waiting, which many do at
+    once, and record together (``ledger``).
+    """
 
     def __init__(self, worker: BuildWorker, hands: int, poll: float) -> None:
         self.worker = worker
         self.hands = hands
         self._poll = poll
         self._busy = 0
+        self._storing = 0
+        self._ahead: deque[tuple[Lease, float]] = deque()
+        self._pace = float("inf")
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._leaving = threading.Event()
-        self._pool = ThreadPoolExecutor(hands, thread_name_prefix="farm-build")
+        self._pool = ThreadPoolExecutor(hands + STORING_MOST, thread_name_prefix="farm-build")
         self._foreman = threading.Thread(target=self._lead, name="farm-foreman", daemon=True)
 
     @property
     def free(self) -> int:
-        """Hands with nothing to do."""
+        """Hands with nothing to do, none of whose builds is still to be stored."""
         with self._lock:
-            return self.hands - self._busy
+            return max(0, self.hands - self._busy - self._storing)
 
     def start(self) -> None:
         """Show up among the workers and begin to look for builds."""
@@ -59,7 +75,7 @@ class Crew:
         Returns when no child runs any more and the worker is no longer listed."""
         self.leave()
         deadline = time.monotonic() + grace
-        while self._busy and time.monotonic() < deadline and not self.worker.hurried:
+        while (self._busy or self._storing or self._ahead) and time.monotonic() < deadline and not self.worker.hurried:
             time.sleep(0.02)
         self.worker.hurry()
         if self._foreman.is_alive():
@@ -72,28 +88,76 @@ class Crew:
             # Cleared before the look: what is woken during it is looked at again.
             self._woken.clear()
             if not self._take_some():
-                self._woken.wait(self._poll)
+                self._woken.wait(min(self._poll, PATIENCE_SECONDS) if self._ahead else self._poll)
+            self._return_late(PATIENCE_SECONDS)
+        self._return_late(0.0)
 
     def _take_some(self) -> bool:
-        """Lease for the free hands; whether it is worth looking again at once."""
-        free = self.free
-        if not free:
+        """Lease for the free hands, and ahead; whether it is worth looking again at once."""
+        with self._lock:
+            wanted = self._wanted()
+        if not wanted:
             return False
         try:
-            leases = self.worker.lease(free)
+            leases = self.worker.lease(wanted)
         except Unavailable as error:
             log.warning("no leases", reason=error.message)
             return False
-        for lease in leases:
-            with self._lock:
-                self._busy += 1
-            self._pool.submit(self._make, lease)
-        return 0 < len(leases) < free
+        now = time.monotonic()
+        with self._lock:
+            self._ahead.extend((lease, now) for lease in leases)
+            self._begin()
+        return 0 < len(leases) < wanted
+
+    def _begin(self) -> None:
+        """Give what was leased to free hands. The lock is held."""
+        while self._ahead and self._busy < self.hands and self._storing < STORING_MOST:
+            self._busy += 1
+            self._pool.submit(self._make, self._ahead.popleft()[0])
+
+    def _wanted(self) -> int:
+        """How many builds to lease now. Ahead of the hands only so many as will be begun in ``AHEAD_SECONDS``, and no
+        more before half of those are gone: a lease of thirty takes hardly longer than one of one. The lock is held."""
+        ahead = min(AHEAD_MOST, int(self.hands * AHEAD_SECONDS / self._pace))
+        if len(self._ahead) > ahead // 2:
+            return 0
+        return max(0, self.hands + ahead - self._busy - len(self._ahead))
+
+    def _return_late(self, patience: float) -> None:
+        """Give back what has waited for a hand for longer than ``patience`` seconds."""
+        before = time.monotonic() - patience
+        late = []
+        with self._lock:
+            while self._ahead and self._ahead[0][1] <= before:
+                late.append(self._ahead.popleft()[0])
+        for lease in late:
+            self.worker.give_back(lease)
 
     def _make(self, lease: Lease) -> None:
+        started = time.monotonic()
+        hand = threading.Lock()
+
+        def built() -> None:
+            """Free the hand, once."""
+            if hand.acquire(blocking=False):
+                self._free_hand(time.monotonic() - started)
+
         try:
-            self.worker.make(lease)
+            self.worker.make(lease, built)
         finally:
+            built()
             with self._lock:
-                self._busy -= 1
+                self._storing -= 1
+                self._begin()
+
+    def _free_hand(self, seconds: float) -> None:
+        with self._lock:
+            self._busy -= 1
+            self._storing += 1
+            # Slow builds count at once, quick ones little by little.
+            pace = seconds if self._pace == float("inf") else 0.8 * self._pace + 0.2 * seconds
+            self._pace = max(pace, seconds, 1e-6)
+            self._begin()
+            wanted = self._wanted()
+        if wanted:
             self._woken.set()

@@ -42,8 +42,12 @@ class BlobStore(Protocol):
         """
         ...
 
-    def put_file(self, path: Path) -> Blob:
-        """Store a file's bytes. The file may be changed or removed afterwards without harm to the blob."""
+    def put_file(self, path: Path, *, link: bool = False) -> Blob:
+        """Store a file's bytes. The file may be changed or removed afterwards without harm to the blob.
+
+        With ``link`` the store may keep the very file (a hard link) instead of a copy; the caller promises never to
+        write to it again, and may remove it.
+        """
         ...
 
     def size(self, digest: str) -> int | None:

@@ -92,6 +92,8 @@ class BuildWorker:
         self._hearts = Hearts(shop.index, shop.lease_seconds, shop.beat_seconds, shop.say_seconds, self._show)
         self._hurried = threading.Event()
         self._shown = 0.0
+        self._own = threading.local()
+        self._folders: list[Path] = []
 
     @property
     def hurried(self) -> bool:
@@ -120,6 +122,8 @@ class BuildWorker:
         self._hearts.stop()
         with contextlib.suppress(Unavailable):
             self.shop.index.unregister(self.me.id)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
         self.shop.release()
 
     def _show(self) -> None:
@@ -147,22 +151,32 @@ class BuildWorker:
 
     # -- making ------------------------------------------------------------------------------------------------
 
-    def make(self, lease: Lease) -> None:
-        """Make a leased build. Every ending is recorded under the lease: succeeded, failed (queued again where that
-        may help), cancelled, or handed back because the worker stops. A lost lease ends it silently: another has it."""
+    def make(self, lease: Lease, built: Callable[[], object] = lambda: None) -> None:
+        """Make a leased build; ``built`` is called when nothing is left but to store and record it.
+
+        Every ending is recorded under the lease: succeeded, failed (queued again where that may help), cancelled, or
+        handed back because the worker stops. A lost lease ends it silently: another has it.
+        """
         with self._hearts.hold(lease, self._hurried) as heart:
             try:
-                self._attempt(lease, heart)
+                self._attempt(lease, heart, built)
             except LeaseLost:
                 log.warning("lease lost", build=lease.build.id)
             except Unavailable as error:
                 # The lease runs out, and the build is made again: by this worker, perhaps.
                 log.warning("a build's end could not be recorded", build=lease.build.id, reason=error.message)
 
-    def _attempt(self, lease: Lease, heart: Heart) -> None:
+    def give_back(self, lease: Lease) -> None:
+        """Queue a leased build again that was not begun; if it cannot be, its lease runs out."""
+        try:
+            self.shop.index.give_back(lease)
+        except (LeaseLost, Unavailable) as error:
+            log.warning("a build could not be given back", build=lease.build.id, reason=error.message)
+
+    def _attempt(self, lease: Lease, heart: Heart, built: Callable[[], object]) -> None:
         index = self.shop.index
         try:
-            self._build(lease, heart)
+            self._build(lease, heart, built)
         except LeaseLost:
             raise
         except Cancelled:
@@ -181,7 +195,7 @@ class BuildWorker:
     def _fail(self, lease: Lease, failure: Failure) -> None:
         self.shop.index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
 
-    def _build(self, lease: Lease, heart: Heart) -> None:
+    def _build(self, lease: Lease, heart: Heart, done: Callable[[], object]) -> None:
         """Program → form → plan → commit: the whole walk of one build."""
         request = lease.build.request
         toolchain = exact_toolchain(request.toolchain)
@@ -206,6 +220,7 @@ class BuildWorker:
                 started = time.monotonic()
                 product = self.shop.builder.build(job, watch)
                 built = time.monotonic() - started
+            done()
             watch.report("store", None)
             manifest = self._manifest(lease, keyed, product, form.exporter, exported)
             heart.flush()
@@ -266,12 +281,17 @@ class BuildWorker:
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
-        self.shop.scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"build-{os.getpid()}-", dir=self.shop.scratch))
+        """An empty folder. Each thread keeps its own until the worker closes: to make one and to remove it again
+        takes longer than all other files of a small build."""
+        folder: Path | None = getattr(self._own, "folder", None)
+        if folder is None or not folder.is_dir():
+            self.shop.scratch.mkdir(parents=True, exist_ok=True)
+            folder = self._own.folder = Path(tempfile.mkdtemp(prefix=f"build-{os.getpid()}-", dir=self.shop.scratch))
+            self._folders.append(folder)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            empty_folder(folder)
 
     def _manifest(self, lease: Lease, keyed: Keyed, product: Product, exporter: str, exported: float) -> dict[str, Any]:
         """Where an engine comes from: enough to make it again and to know what it is for."""
@@ -337,6 +357,19 @@ def sweep_scratch(scratch: Path) -> None:
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove all that lies in a folder; where that cannot be, the folder too."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def target_of(text: str) -> Target:

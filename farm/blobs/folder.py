@@ -54,10 +54,29 @@ class FolderStore:
             self._publish(path, self._path(blob.digest))
             return blob
 
-    def put_file(self, path: Path) -> Blob:
-        """Store a file's bytes; as ``put``."""
+    def put_file(self, path: Path, *, link: bool = False) -> Blob:
+        """Store a file's bytes; as ``put``. With ``link`` the file is read-only afterwards."""
+        linked = self._put_link(path) if link else None
+        if linked is not None:
+            return linked
         with open_source(path) as source:
             return self.put(source)
+
+    def _put_link(self, path: Path) -> Blob | None:
+        """The very file under the blob's name; ``None`` where that cannot be: it lies on another file system, or is
+        another user's. Hashed through the new link, so that what is renamed into place is what was hashed."""
+        with self._faults(), _linked(path, self._tmp) as temporary, open_regular(temporary) as source:
+            if source is None or os.fstat(source).st_uid != os.geteuid():
+                return None
+            _try_lock(source)
+            hasher = hashlib.sha256()
+            for chunk in descriptor_chunks(source):
+                hasher.update(chunk)
+            os.fchmod(source, 0o444)
+            os.fsync(source)
+            blob = Blob(name_of(hasher), os.fstat(source).st_size)
+            self._publish(temporary, self._path(blob.digest))
+            return blob
 
     def _publish(self, temporary: Path, path: Path) -> None:
         """Rename into place, over a blob of the same name too: its bytes are the same, or rotten and healed now."""
@@ -325,6 +344,25 @@ def _regular(path: Path) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found if stat.S_ISREG(found.st_mode) else None
+
+
+@contextlib.contextmanager
+def _linked(path: Path, folder: Path) -> Iterator[Path]:
+    """A new link to a file, in ``folder``, gone afterwards unless it was renamed; a path of nothing where there can be
+    none. The file's time is now: the old ones in ``folder`` are swept away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"put-{uuid.uuid4().hex}"
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        os.utime(path, follow_symlinks=False)
+    try:
+        os.link(path, temporary, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_LINK | {errno.ENOENT}:
+            raise
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -34,7 +34,7 @@ class MemoryStore:
             self._put_at[digest] = self.clock()
         return Blob(digest, len(data))
 
-    def put_file(self, path: Path) -> Blob:
+    def put_file(self, path: Path, *, link: bool = False) -> Blob:
         try:
             with path.open("rb") as source:
                 return self.put(source)

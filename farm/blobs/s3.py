@@ -69,7 +69,7 @@ class S3Store:
                 return self._put_bytes(spool.read())
             return self._put_open(spool.fileno())
 
-    def put_file(self, path: Path) -> Blob:
+    def put_file(self, path: Path, *, link: bool = False) -> Blob:
         """Store a file's bytes. ``BadInput`` when it cannot be read, or changes meanwhile."""
         with open_source(path) as source:
             if os.fstat(source.fileno()).st_size > PART:

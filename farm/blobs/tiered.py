@@ -51,10 +51,10 @@ class TieredStore:
     def put(self, source: BinaryIO) -> Blob:
         return self.back.put(source)
 
-    def put_file(self, path: Path) -> Blob:
+    def put_file(self, path: Path, *, link: bool = False) -> Blob:
         """Store a file; a copy stays here, where it is likely to be asked for next."""
         blob = self.back.put_file(path)
-        self._keep(blob, lambda: self._front.put_file(path))
+        self._keep(blob, lambda: self._front.put_file(path, link=link))
         return blob
 
     def _keep(self, blob: Blob, store: Callable[[], Blob]) -> None:

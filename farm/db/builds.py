@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from farm.builds import Build, BuildState, Lease
 from farm.db import statements
+from farm.db.models import events
 from farm.db.rows import Requests, build_from, clean, dump
 from farm.db.session import Database
 from farm.db.statements import AT_REST, COLUMNS, NEWEST, UNSTARTED, WAITERS
@@ -128,7 +129,7 @@ class BuildRows:
         if about:
             text = dump(detail or {})
             rows = [{"build": build, "at": now, "kind": kind, "detail_json": text} for build in about]
-            connection.execute(self.db.made(statements.add_event), rows)
+            self.db.each(connection, (statements.add_event, events, rows))
 
 
 def no_build(build: str) -> NoSuchThing:

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from farm.builds import Build, BuildRequest, BuildState
 from farm.db import statements
 from farm.db.builds import BuildRows
-from farm.db.models import builds, engines
+from farm.db.models import builds, engines, waiters
 from farm.db.rows import clean, engine_from, new_id, request_json
 from farm.db.session import Database
 from farm.db.statements import IS_ACTIVE, IS_QUEUED
@@ -154,7 +154,7 @@ class Claiming:
             for namespace, recipe in sorted(wanted)
         ]
         if rows:
-            self._connection.execute(self._db.made(statements.add_build), rows)
+            self._db.each(self._connection, (statements.add_build, builds, rows))
         return {str(row["id"]): (str(row["namespace"]), str(row["recipe"])) for row in rows}
 
     def _turns(self, wanted: Mapping[Wish, BuildRequest]) -> dict[Wish, float]:
@@ -200,7 +200,7 @@ class Claiming:
         joined = list(self._joined)
         rows = [{"build": build, "waiter": self._waiter, "since": self._now} for build in sorted(new + joined)]
         if rows:
-            self._connection.execute(self._db.made(statements.add_waiter), rows)
+            self._db.each(self._connection, (statements.add_waiter, waiters, rows))
         self._rows._tell(self._connection, self._now, "queued", new)
         if joined:
             self._rows._tell(self._connection, self._now, "joined", joined, {"waiter": self._waiter})

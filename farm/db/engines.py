@@ -93,7 +93,7 @@ class Engines:
     @writes
     def _record(self, connection: Connection, parts: Sequence[KeyParts]) -> None:
         now = self.db.time(connection)
-        connection.execute(self.db.made(statements.add_parts), [parts_row(part, now) for part in parts])
+        self.db.each(connection, (statements.add_parts, key_parts, [parts_row(part, now) for part in parts]))
 
     @reads
     def parts(self, connection: Connection, prefix: str) -> list[KeyParts]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Insert, Row, Select, bindparam, delete, selec
 from farm.builds import Lease
 from farm.db import statements
 from farm.db.builds import BuildRows
-from farm.db.models import log_chunks, wakes, workers
+from farm.db.models import attempts, events, log_chunks, wakes, workers
 from farm.db.nodes import seats
 from farm.db.rows import build_from, clean, dump, worker_from
 from farm.db.session import Database, reads, writes
@@ -52,14 +52,15 @@ class Leasing(BuildRows):
 
     def lease(self, offer: Offer, ttl: float, count: int = 1) -> list[Lease]:
         """As the contract says. An idle look takes SQLite's one write lock from nobody."""
-        queue = self._best_queue(offer) if offer.capabilities and count > 0 else None
+        if not offer.capabilities or count <= 0:
+            return []
+        only = offer.capabilities[0] if len(offer.capabilities) == 1 and not self.db.sqlite else None
+        queue = only or self._best_queue(offer)
         return [] if queue is None else self._lease(offer, queue, ttl, count)
 
     @reads
     def _best_queue(self, connection: Connection, offer: Offer) -> str | None:
         """Of the queues that are served, the one whose next build comes first."""
-        if connection.execute(self.db.made(statements.is_aside), {"the_node": clean(offer.node)}).first():
-            return None
         self.db.use_indexes(connection)
         heads = []
         for capability in offer.capabilities:
@@ -71,26 +72,27 @@ class Leasing(BuildRows):
     @writes
     def _lease(self, connection: Connection, offer: Offer, queue: str, ttl: float, count: int) -> list[Lease]:
         rows = self._start(connection, _wanted(offer, queue, count), offer, ttl)
-        if not rows:
-            return []
+        if self.db.sqlite and rows:
+            self._note(connection, rows)
+        return [self._lease_of(row) for row in rows]
+
+    def _note(self, connection: Connection, rows: Sequence[Row[Any]]) -> None:
+        """Record attempts and events, where ``statements.lease`` does not."""
         started = [
             {"build": row.id, "token": row.token, "number": row.attempts, "worker": row.worker, "started": row.started}
             for row in rows
         ]
-        connection.execute(self.db.made(statements.add_attempt), started)
-        told = [
-            {"build": row.id, "at": row.started, "kind": "leased", "detail_json": _leased(offer, row)} for row in rows
-        ]
-        connection.execute(self.db.made(statements.add_event), told)
-        return [self._lease_of(row) for row in rows]
+        told = [{"build": row.id, "at": row.started, "kind": "leased", "detail_json": _leased(row)} for row in rows]
+        self.db.each(connection, (statements.add_attempt, attempts, started), (statements.add_event, events, told))
 
     def _start(self, connection: Connection, wanted: Mapping[str, Any], offer: Offer, ttl: float) -> Sequence[Row[Any]]:
         """Run the best builds that nobody has locked. A locked one may be free again in a moment (not each that locks
         it leases it), so what is passed over is looked at again before the answer is that nothing is there."""
         params = {**wanted, "the_worker": clean(offer.worker), "the_ttl": ttl}
         self.db.use_indexes(connection)
+        start = statements.start if self.db.sqlite else statements.lease
         for pause in (*SECOND_LOOKS_S, None):
-            rows = connection.execute(self.db.made(statements.start), params).all()
+            rows = connection.execute(self.db.made(start), params).all()
             if rows or self.db.sqlite or pause is None:
                 return sorted(rows, key=lambda row: (-row.priority, row.turn, row.created, row.number))
             if connection.execute(self.db.made(statements.best_due), {**wanted, "the_count": 1}).first() is None:
@@ -197,8 +199,8 @@ def _wanted(offer: Offer, capability: str, count: int) -> dict[str, Any]:
     }
 
 
-def _leased(offer: Offer, row: Row[Any]) -> str:
-    return dump({"worker": offer.worker, "attempt": row.attempts})
+def _leased(row: Row[Any]) -> str:
+    return dump({"worker": row.worker, "attempt": row.attempts})
 
 
 def _sign(lease: Lease, rows: Mapping[str, Row[Any]]) -> Sign:

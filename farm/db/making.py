@@ -10,17 +10,18 @@ from sqlalchemy import ColumnElement, Connection, Delete, Row, Select, delete, s
 from farm.builds import Build, BuildState, Engine, Failure, FailureKind, Lease, decide_retry, is_remembered
 from farm.db import statements
 from farm.db.builds import BuildRows, lost
-from farm.db.models import workers
+from farm.db.models import attempts, builds, engines, events, key_parts, workers
 from farm.db.nodes import can_go_elsewhere, note_failure, settle_blame
 from farm.db.rows import clean, dump, parts_row
-from farm.db.serving import put_serving
-from farm.db.session import Database, reads, writes
+from farm.db.serving import add_served, forget_served
+from farm.db.session import Database, Step, reads, writes
 from farm.db.statements import AT_REST, UNSTARTED
 from farm.index import FORGET_SECONDS, KeyParts
 
+Held = tuple[Row[Any], Lease, Engine]
+"""A build's row, locked; the lease that holds it; the engine that was made of it."""
 LOST_MESSAGE = "the worker that made it vanished"
 LOST_HINT = "look at that machine's memory and logs, then 'farm retry'"
-UNFAILED = {"failure_kind": None, "failure_message": None, "failure_hint": None}
 
 
 class Making(BuildRows):
@@ -39,8 +40,9 @@ class Making(BuildRows):
         for row, _, engine in held:
             _check_recipe(row, engine)
         if held:
-            self._put_engines(connection, held)
-            self._end_in_success(connection, held)
+            served = sorted((row.recipe, row.namespace, engine.serves) for row, _, engine in held)
+            self.db.each(connection, *_engine_steps(held), *_success_steps(held), forget_served(served))
+            self.db.each(connection, add_served(served))
             settle_blame(self.db, connection, [row for row, _, _ in held])
         return [_key(lease) in rows for lease, _ in ends]
 
@@ -49,29 +51,6 @@ class Making(BuildRows):
         those = {"the_builds": self.db.array(lease.build.id for lease in leases)}
         rows = connection.execute(self.db.made(statements.lock_running), those)
         return {(row.id, row.token): row for row in rows}
-
-    def _put_engines(self, connection: Connection, held: Sequence[tuple[Row[Any], Lease, Engine]]) -> None:
-        """The engines in place of their recipes' former ones, and the links from their keys."""
-        values = [_engine_values(row, lease, engine) for row, lease, engine in held]
-        connection.execute(self.db.made(statements.put_engine), sorted(values, key=lambda one: str(one["recipe"])))
-        put_serving(self.db, connection, [(row.recipe, row.namespace, engine.serves) for row, _, engine in held])
-        links = [
-            parts_row(KeyParts(row.key, row.recipe, request.parts, request.model, request.target), row.now)
-            for row, request in ((row, lease.build.request) for row, lease, _ in held)
-        ]
-        connection.execute(self.db.made(statements.add_parts), sorted(links, key=lambda one: str(one["key"])))
-
-    def _end_in_success(self, connection: Connection, held: Sequence[tuple[Row[Any], Lease, Engine]]) -> None:
-        attempts, moves, told = [], [], []
-        for row, _, engine in held:
-            which = {"the_build": row.id, "the_token": row.token}
-            attempts.append({**which, "finished": row.now, "outcome": BuildState.SUCCEEDED.value, "message": ""})
-            moves.append({**which, **AT_REST, **UNFAILED, "finished": row.now, "engine": engine.digest})
-            detail = dump({"engine": engine.digest, "worker": row.worker})
-            told.append({"build": row.id, "at": row.now, "kind": "succeeded", "detail_json": detail})
-        connection.execute(self.db.made(statements.end_attempt), attempts)
-        connection.execute(self.db.made(statements.move, BuildState.SUCCEEDED), moves)
-        connection.execute(self.db.made(statements.add_event), told)
 
     @writes
     def fail(self, connection: Connection, lease: Lease, failure: Failure, retry_in: float | None) -> Build:
@@ -146,6 +125,34 @@ class Making(BuildRows):
         return self._fetch(connection, ids)
 
 
+def _engine_steps(held: Sequence[Held]) -> list[Step]:
+    """Put the engines in place of their recipes' former ones, and add the links from their keys."""
+    values = [_engine_values(row, lease, engine) for row, lease, engine in held]
+    links = [
+        parts_row(KeyParts(row.key, row.recipe, request.parts, request.model, request.target), row.now)
+        for row, request in ((row, lease.build.request) for row, lease, _ in held)
+    ]
+    return [
+        (statements.put_engine, engines, sorted(values, key=lambda one: str(one["recipe"]))),
+        (statements.add_parts, key_parts, sorted(links, key=lambda one: (str(one["key"]), str(one["recipe"])))),
+    ]
+
+
+def _success_steps(held: Sequence[Held]) -> list[Step]:
+    ended, moves, told = [], [], []
+    for row, _, engine in held:
+        which = {"token": row.token, "finished": row.now}
+        ended.append({**which, "build": row.id, "outcome": BuildState.SUCCEEDED.value})
+        moves.append({**which, "id": row.id, "engine": engine.digest})
+        detail = dump({"engine": engine.digest, "worker": row.worker})
+        told.append({"build": row.id, "at": row.now, "kind": "succeeded", "detail_json": detail})
+    return [
+        (statements.end_attempts, attempts, ended),
+        (statements.succeed, builds, moves),
+        (statements.add_event, events, told),
+    ]
+
+
 def _after_failure(row: Row[Any], failure: Failure, retry_in: float | None) -> tuple[BuildState, dict[str, Any]]:
     """What becomes of a running build whose attempt failed, and what its row then says."""
     if row.cancel_requested:
@@ -196,5 +203,6 @@ def _engine_values(row: Row[Any], lease: Lease, engine: Engine) -> dict[str, Any
         "build_seconds": engine.build_seconds,
         "graph": str(request.parts.get("graph", "")),
         "capability": row.capability,
+        "manifest": str(engine.manifest.get("manifest") or ""),
         "manifest_json": dump(engine.manifest),
     }

@@ -87,6 +87,8 @@ def settle_blame(db: Database, connection: Connection, rows: Sequence[Row[Any]])
     them are well. Nodes are locked by name, always in that order."""
     again = db.array(row.id for row in rows if row.attempts > 1)
     well = {row.node for row in rows if row.node}
+    if again in ([], "[]") and not any(row.blamed for row in rows):
+        return
     blamed: Counter[str] = Counter()
     if again not in ([], "[]"):
         blamed.update(connection.execute(db.made(_failed_before), {"the_builds": again}).scalars())

@@ -5,21 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Delete, Insert, Integer, Select, and_, bindparam, delete, not_, or_, select
+from sqlalchemy import (
+    Boolean,
+    Connection,
+    Delete,
+    Insert,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
 
 from farm.builds import Engine
 from farm.db.models import engines, serving
 from farm.db.rows import engine_from
-from farm.db.session import Database, reads
+from farm.db.session import Database, Step, reads
 from farm.index import WantedPortable
 from farm.portability import Serves
 
 THE_FAMILY = bindparam("the_family", type_=serving.c.family.type)
 THE_VERSION = bindparam("the_version", type_=serving.c.version.type)
 THE_PORTABLE = bindparam("the_portable", type_=Boolean)
+Served = tuple[str, str, Sequence[Serves]]
+"""A recipe, its namespace, and for what else its engine serves."""
+
 THE_LIMIT = bindparam("the_limit", type_=Integer)
-THE_RECIPE = bindparam("the_recipe", type_=serving.c.recipe.type)
-THE_NAMESPACE = bindparam("the_namespace", type_=serving.c.namespace.type)
 
 
 class Serving:
@@ -45,17 +60,14 @@ class Serving:
         return list({(row.recipe, row.namespace): engine_from(row) for row in rows}.values())
 
 
-def put_serving(db: Database, connection: Connection, served: Sequence[tuple[str, str, Sequence[Serves]]]) -> None:
-    """What the engines of (recipe, namespace) serve, in place of what their predecessors served."""
-    those = [{"the_recipe": recipe, "the_namespace": namespace} for recipe, namespace, _ in sorted(served, key=_name)]
-    connection.execute(db.made(_forget), those)
-    rows = [_row(one, recipe, namespace) for recipe, namespace, serves in sorted(served, key=_name) for one in serves]
-    if rows:
-        connection.execute(db.made(_serve), rows)
+def forget_served(served: Sequence[Served]) -> Step:
+    """Forget what former engines of (recipe, namespace) served."""
+    return _forget, serving, [{"recipe": recipe, "namespace": namespace} for recipe, namespace, _ in served]
 
 
-def _name(served: tuple[str, str, Sequence[Serves]]) -> tuple[str, str]:
-    return served[0], served[1]
+def add_served(served: Sequence[Served]) -> Step:
+    """What the engines of (recipe, namespace) serve."""
+    return _serve, serving, [_row(one, recipe, namespace) for recipe, namespace, serves in served for one in serves]
 
 
 def _row(served: Serves, recipe: str, namespace: str) -> dict[str, Any]:
@@ -86,8 +98,11 @@ def _portable(db: Database) -> Select[Any]:
 
 
 def _forget(db: Database) -> Delete:
-    return delete(serving).where(serving.c.recipe == THE_RECIPE, serving.c.namespace == THE_NAMESPACE)
+    given = db.given(serving, "recipe", "namespace")
+    mine = tuple_(serving.c.recipe, serving.c.namespace)
+    return delete(serving).where(mine.in_(select(given.c.recipe, given.c.namespace)))
 
 
 def _serve(db: Database) -> Insert:
-    return db.insert(serving)
+    names = serving.c.keys()
+    return db.insert(serving).from_select(names, select(db.given(serving, *names)))

@@ -6,6 +6,7 @@ set. Every SELECT … FOR UPDATE locks on PostgreSQL; on SQLite a writer has the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -14,13 +15,18 @@ from sqlalchemy import (
     Insert,
     Integer,
     Select,
+    Table,
+    Text,
     Update,
     bindparam,
+    cast,
     exists,
     func,
+    literal,
     literal_column,
     or_,
     select,
+    true,
     update,
 )
 
@@ -47,6 +53,7 @@ IS_QUEUED: ColumnElement[bool] = literal_column(f"builds.{QUEUED}")
 IS_RUNNING: ColumnElement[bool] = literal_column(f"builds.{RUNNING}")
 
 AT_REST = {"lease_expires": None, "phase": "", "progress": None}
+UNFAILED = {"failure_kind": None, "failure_message": None, "failure_hint": None}
 UNSTARTED = {**AT_REST, "worker": None, "node": None, "started": None, "finished": None}
 
 WAITERS: ColumnElement[int] = (
@@ -104,9 +111,10 @@ def hold(db: Database) -> Select[Any]:
 
 
 def lock_running(db: Database) -> Select[Any]:
-    """The rows of those of ``the_builds`` that run, and the time."""
+    """The rows of those of ``the_builds`` that run, the time, and whether their node has failed lately (``nodes``)."""
     those = (db.among(builds.c.id, "the_builds"), IS_RUNNING)
-    return select(*COLUMNS, db.now.label("now")).where(*those).order_by(builds.c.id).with_for_update()
+    blamed = exists().where(nodes.c.name == builds.c.node).label("blamed")
+    return select(*COLUMNS, blamed, db.now.label("now")).where(*those).order_by(builds.c.id).with_for_update(of=builds)
 
 
 # -- leasing ---------------------------------------------------------------------------------------------------
@@ -119,11 +127,12 @@ LONG_SECONDS = 60.0
 
 def best_due(db: Database) -> Select[Any]:
     """The queued builds of ``the_capability`` that fit ``the_…`` offer, the best first, read off ``ix_builds_due`` in
-    that order; at most ``the_count``."""
+    that order; at most ``the_count``, and none while ``the_node`` is set aside."""
     memory, gpu_memory = bindparam("the_memory", type_=BigInteger), bindparam("the_gpu_memory", type_=BigInteger)
     free = bindparam("the_free", type_=BigInteger)
     node = bindparam("the_node", type_=tried.c.node.type)
     failed_here = exists().where(tried.c.build == builds.c.id, tried.c.node == node, tried.c.kind == "node")
+    aside = exists().where(nodes.c.name == node, nodes.c.aside_until > db.now)
     return (
         select(builds.c.id)
         .where(
@@ -134,16 +143,11 @@ def best_due(db: Database) -> Select[Any]:
             builds.c.gpu_memory <= gpu_memory,
             or_(builds.c.memory <= free, builds.c.created < db.now - LONG_SECONDS),
             ~failed_here,
+            ~aside,
         )
         .order_by(*IN_TURN)
         .limit(bindparam("the_count", type_=Integer))
     )
-
-
-def is_aside(db: Database) -> Select[Any]:
-    """A row where ``the_node`` is set aside now."""
-    node = bindparam("the_node", type_=nodes.c.name.type)
-    return select(nodes.c.name).where(nodes.c.name == node, nodes.c.aside_until > db.now)
 
 
 def heads(db: Database) -> Select[Any]:
@@ -174,6 +178,17 @@ def start(db: Database) -> Update:
     )
 
 
+def lease(db: Database) -> Select[Any]:
+    """``start``, its attempts and its events in one statement, which SQLite has no words for."""
+    started = start(db).cte("started")
+    attempt = select(started.c.id, started.c.token, started.c.attempts, started.c.worker, started.c.started)
+    detail = cast(func.json_build_object("worker", started.c.worker, "attempt", started.c.attempts), Text)
+    event = select(started.c.id, started.c.started, literal("leased", Text), detail)
+    noted = attempts.insert().from_select(ATTEMPT, attempt).cte("noted")
+    told = events.insert().from_select(EVENT, event).cte("told")
+    return select(started).add_cte(noted, told)
+
+
 def holdings(db: Database) -> Select[Any]:
     """How those of ``the_builds`` that run are held."""
     columns = (builds.c.id, builds.c.token, builds.c.cancel_requested, builds.c.log_size)
@@ -201,10 +216,27 @@ def see(db: Database) -> Update:
 
 def move(_db: Database, after: BuildState) -> Update:
     """Change a build's state as ``BuildState.may`` allows; ``the_token`` is the fence."""
-    before = [state.value for state in BuildState if state.may(after)]
-    allowed: ColumnElement[bool] = literal_column(f"builds.state IN ({', '.join(repr(state) for state in before)})")
-    where = (builds.c.id == THE_BUILD, builds.c.token == THE_TOKEN, allowed)
+    where = (builds.c.id == THE_BUILD, builds.c.token == THE_TOKEN, _may_become(after))
     return update(builds).where(*where).values(state=after.value)
+
+
+def _may_become(after: BuildState) -> ColumnElement[bool]:
+    before = [state.value for state in BuildState if state.may(after)]
+    return literal_column(f"builds.state IN ({', '.join(repr(state) for state in before)})")
+
+
+def succeed(db: Database) -> Update:
+    """``move`` to success, for each of the given builds."""
+    given = db.given(builds, "id", "token", "finished", "engine")
+    where = (builds.c.id == given.c.id, builds.c.token == given.c.token, _may_become(BuildState.SUCCEEDED))
+    values = {**AT_REST, **UNFAILED, "finished": given.c.finished, "engine": given.c.engine}
+    return update(builds).where(*where).values(state=BuildState.SUCCEEDED.value, **values)
+
+
+def end_attempts(db: Database) -> Update:
+    given = db.given(attempts, "build", "token", "finished", "outcome")
+    where = (attempts.c.build == given.c.build, attempts.c.token == given.c.token)
+    return update(attempts).where(*where).values(finished=given.c.finished, outcome=given.c.outcome)
 
 
 def change(_db: Database) -> Update:
@@ -216,28 +248,43 @@ def end_attempt(_db: Database) -> Update:
     return update(attempts).where(attempts.c.build == THE_BUILD, attempts.c.token == THE_TOKEN)
 
 
-def add_attempt(_db: Database) -> Insert:
-    return attempts.insert()
+# -- adding, by ``Database.each`` --------------------------------------------------------------------------------
+
+ATTEMPT = ("build", "token", "number", "worker", "started")
+EVENT = ("build", "at", "kind", "detail_json")
 
 
-def add_event(_db: Database) -> Insert:
-    return events.insert()
+def add_attempt(db: Database) -> Insert:
+    return _add(db, attempts, ATTEMPT)
+
+
+def add_event(db: Database) -> Insert:
+    return _add(db, events, EVENT)
 
 
 def add_waiter(db: Database) -> Insert:
-    return db.insert(waiters).on_conflict_do_nothing()
+    return _add(db, waiters).on_conflict_do_nothing()
 
 
 def add_build(db: Database) -> Insert:
-    return db.insert(builds).on_conflict_do_nothing()
+    names = ("id", "namespace", "recipe", "key", "capability", "priority", "tenant", "flow", "turn", "memory")
+    more = ("gpu_memory", "request_json", "state", "created", "number")
+    return _add(db, builds, names + more).on_conflict_do_nothing()
 
 
 def add_parts(db: Database) -> Insert:
-    return db.insert(key_parts).on_conflict_do_nothing()
+    return _add(db, key_parts).on_conflict_do_nothing()
 
 
 def put_engine(db: Database) -> Insert:
     """The engine in place of the recipe's former one in its namespace."""
-    insert = db.insert(engines)
+    insert = _add(db, engines)
     new = {column.name: insert.excluded[column.name] for column in engines.c if not column.primary_key}
     return insert.on_conflict_do_update(index_elements=["recipe", "namespace"], set_=new)
+
+
+def _add(db: Database, table: Table, names: Sequence[str] = ()) -> Any:
+    """Insert the given rows, of all columns or of ``names``; in their order, which is that of the locks."""
+    names = names or table.c.keys()
+    # Without a condition SQLite takes the ON of ON CONFLICT for a join's.
+    return db.insert(table).from_select(list(names), select(db.given(table, *names)).where(true()))
