@@ -135,7 +135,21 @@ class Farm:
         is missing, one that was built to be portable and serves the ask; ``exact`` takes none but the very recipe's,
         as a sweep over search settings must. Ask ``wait`` for how the builds end.
         """
-        identities = self.identify(asks)
+        return self.submit_identified(
+            self.identify(asks), build=build, force=force, keep=keep, allow_portable=allow_portable, exact=exact
+        )
+
+    def submit_identified(
+        self,
+        identities: Sequence[Identity],
+        *,
+        build: bool = True,
+        force: bool = False,
+        keep: bool = False,
+        allow_portable: bool = False,
+        exact: bool = False,
+    ) -> list[Answer]:
+        """``submit`` for what has been identified already, as a sweep that was planned has."""
         found = self.cache.lookup(identities)
         answers = [self._first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
         if exact:
@@ -291,13 +305,14 @@ class Farm:
         timeout: float | None = None,
     ) -> list[Answer]:
         """Wait until every build of ``answers`` has ended and say how. ``on_change`` sees the builds about twenty
-        times a second. After ``timeout`` seconds those still unfinished are returned as they were."""
+        times a second, thousands of them less often. After ``timeout`` seconds those still unfinished are returned as they were."""
         pending = {answer.build for answer in answers if answer.build and answer.outcome is not Outcome.FAILED}
         ended: dict[str, Build] = {}
         if pending:
             self.dispatch.start()
         deadline = None if timeout is None else time.monotonic() + timeout
         while pending:
+            looked = time.monotonic()
             builds = self._patiently(lambda: self._look(pending))
             on_change(builds + list(ended.values()))
             for build in builds:
@@ -307,7 +322,8 @@ class Farm:
             if deadline is not None and time.monotonic() >= deadline:
                 break
             if pending:
-                time.sleep(POLL_SECONDS)
+                # Looking at thousands of builds takes a while, of database and processor: no more than a fifth of this.
+                time.sleep(min(AWAY_SECONDS, max(POLL_SECONDS, 4 * (time.monotonic() - looked))))
         return self._patiently(lambda: self._last_answers(answers, ended))
 
     def _look(self, pending: Collection[str]) -> list[Build]:

@@ -228,8 +228,8 @@ def _submit(farm: Farm, wanted: Sequence[Planned], force: bool, keep: bool) -> d
 
     A sweep compares recipes, so none but the very recipe's engine will do.
     """
-    asks = [item.configuration.ask() for item in wanted]
-    got = farm.submit(asks, force=force, keep=keep, exact=True) if asks else []
+    known = [item.identity for item in wanted if item.identity is not None]
+    got = farm.submit_identified(known, force=force, keep=keep, exact=True) if known else []
     return {item.configuration.number: answer for item, answer in zip(wanted, got, strict=True)}
 
 

@@ -367,7 +367,7 @@ def empty_folder(folder: Path) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path)
                 else:
-                    os.unlink(entry.path)
+                    Path(entry.path).unlink()
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
 

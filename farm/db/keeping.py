@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
+from farm.db import statements
 from farm.db.models import forms, programs, sweeps, trials
 from farm.db.rows import (
     clean,
@@ -73,8 +74,7 @@ class Keeping:
         insert = self.db.insert(sweeps).values(**values)
         connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=change))
         connection.execute(delete(trials).where(trials.c.sweep == sweep.id))
-        if sweep.trials:
-            connection.execute(trials.insert(), [trial_row(sweep.id, trial) for trial in sweep.trials])
+        self.db.each(connection, (_add_trial, trials, [trial_row(sweep.id, trial) for trial in sweep.trials]))
 
     @reads
     def sweeps(self, connection: Connection, prefix: str = "", limit: int = 100) -> list[Sweep]:
@@ -90,6 +90,10 @@ class Keeping:
         change = update(sweeps).where(sweeps.c.id == clean(sweep)).values(cancelled=True)
         if connection.execute(change).rowcount == 0:
             raise NoSuchThing(f"no sweep is called '{sweep}'", "'farm ls sweeps' lists them")
+
+
+def _add_trial(db: Database) -> Any:
+    return statements.adding(db, trials)
 
 
 def _trials(connection: Connection, sweep: str) -> tuple[Trial, ...]:

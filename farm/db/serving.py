@@ -9,7 +9,6 @@ from sqlalchemy import (
     Boolean,
     Connection,
     Delete,
-    Insert,
     Integer,
     Select,
     and_,
@@ -22,6 +21,7 @@ from sqlalchemy import (
 )
 
 from farm.builds import Engine
+from farm.db import statements
 from farm.db.models import engines, serving
 from farm.db.rows import engine_from
 from farm.db.session import Database, Step, reads
@@ -103,6 +103,5 @@ def _forget(db: Database) -> Delete:
     return delete(serving).where(mine.in_(select(given.c.recipe, given.c.namespace)))
 
 
-def _serve(db: Database) -> Insert:
-    names = serving.c.keys()
-    return db.insert(serving).from_select(names, select(db.given(serving, *names)))
+def _serve(db: Database) -> Any:
+    return statements.adding(db, serving)

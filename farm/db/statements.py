@@ -254,36 +254,36 @@ ATTEMPT = ("build", "token", "number", "worker", "started")
 EVENT = ("build", "at", "kind", "detail_json")
 
 
-def add_attempt(db: Database) -> Insert:
-    return _add(db, attempts, ATTEMPT)
+def add_attempt(db: Database) -> Any:
+    return adding(db, attempts, ATTEMPT)
 
 
-def add_event(db: Database) -> Insert:
-    return _add(db, events, EVENT)
+def add_event(db: Database) -> Any:
+    return adding(db, events, EVENT)
 
 
-def add_waiter(db: Database) -> Insert:
-    return _add(db, waiters).on_conflict_do_nothing()
+def add_waiter(db: Database) -> Any:
+    return adding(db, waiters).on_conflict_do_nothing()
 
 
 def add_build(db: Database) -> Insert:
     names = ("id", "namespace", "recipe", "key", "capability", "priority", "tenant", "flow", "turn", "memory")
     more = ("gpu_memory", "request_json", "state", "created", "number")
-    return _add(db, builds, names + more).on_conflict_do_nothing()
+    return adding(db, builds, names + more).on_conflict_do_nothing()
 
 
-def add_parts(db: Database) -> Insert:
-    return _add(db, key_parts).on_conflict_do_nothing()
+def add_parts(db: Database) -> Any:
+    return adding(db, key_parts).on_conflict_do_nothing()
 
 
-def put_engine(db: Database) -> Insert:
+def put_engine(db: Database) -> Any:
     """The engine in place of the recipe's former one in its namespace."""
-    insert = _add(db, engines)
+    insert = adding(db, engines)
     new = {column.name: insert.excluded[column.name] for column in engines.c if not column.primary_key}
     return insert.on_conflict_do_update(index_elements=["recipe", "namespace"], set_=new)
 
 
-def _add(db: Database, table: Table, names: Sequence[str] = ()) -> Any:
+def adding(db: Database, table: Table, names: Sequence[str] = ()) -> Any:
     """Insert the given rows, of all columns or of ``names``; in their order, which is that of the locks."""
     names = names or table.c.keys()
     # Without a condition SQLite takes the ON of ON CONFLICT for a join's.

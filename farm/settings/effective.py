@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from farm.errors import BadSettings
 from farm.settings.kinds import Value
@@ -71,10 +72,10 @@ def effective_values(values: Values, *, flavour: str, version: str, subgraph: bo
     """The effective form of checked ``values`` for one toolchain; see ``farm.compilation.effective``."""
     changes = dict(_implied(values)) | dict(_vanished(values))
     draft = _Draft()
-    for row in FIELDS.values():
+    for row, plain in _handlings(flavour, version):
         change = changes.get(row.name)
         value = change.value if change else values[row.name]
-        handling = _or_denied(row.handling(flavour, version), row, value, values)
+        handling = _or_denied(plain, row, value, values)
         if change and change.why and values[row.name] != row.default:
             draft.warnings.append(f"{_shown(row, values[row.name])} {change.why}")
         if not (change and change.vanishes) and not (subgraph and row.stage is Stage.PROGRAM):
@@ -83,6 +84,12 @@ def effective_values(values: Values, *, flavour: str, version: str, subgraph: bo
     if not subgraph:
         _need_budget(draft)
     return draft.done()
+
+
+@cache
+def _handlings(flavour: str, version: str) -> tuple[tuple[Field, Handling], ...]:
+    """Every field, and what a builder does with it: a sweep asks ten thousand times."""
+    return tuple((row, row.handling(flavour, version)) for row in FIELDS.values())
 
 
 def _place(draft: _Draft, row: Field, value: Value, handling: Handling, tell: str | None) -> None:

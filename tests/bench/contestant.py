@@ -1,4 +1,4 @@
-"""What a farm of builds that cost nothing is measured against, as processes: ``python -m tests.bench.contestant KIND …``.
+"""What a farm of no-op builds is measured against, as processes: ``python -m tests.bench.contestant KIND …``.
 
 ``celery BROKER QUEUE``: a Celery worker whose task does nothing. ``pairs DATABASE TABLE``: threads that lease a row
 (``FOR UPDATE SKIP LOCKED``), commit, finish it, and commit; psycopg 3 and nothing else. Each says ``ready`` once all

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,17 +23,18 @@ from tests.bench import servers
 from tests.bench.contestant import NOTHING
 from tests.bench.measure import Row, Times, Unavailable, beside, clean, folder, limited, output, shown, timed
 from tests.bench.programs import ROOT, kept
+from tests.support.noop import NoopBuilder
+from tests.support.noop_worker import QUEUE, open_noop_crew
 
 PROCESSES = 2
-HANDS = 8
+HANDS = 16
 LEAST_SHARE = 0.6
 SUBMIT_LIMIT_S = 5.0
 TARGET = "sm_89@tensorrt_rtx==1.7.1.116"
 TIMEOUT_S = 300.0
-# A disk, as a fleet has one: /tmp may be memory, where nothing is ever synced.
-import os
-
-DISK = Path(os.environ.get("BENCH_DISK", "/var/tmp"))
+# The store must lie on a disk, as a fleet's does: /tmp may be memory, where nothing is ever synced.
+DISK = Path("/var/tmp")
+IDLE_S = 20.0
 SUM = """
 SELECT count(*), min(attempts.started), max(builds.finished) FROM attempts JOIN builds ON builds.id = attempts.build
 WHERE builds.created > :since AND outcome = 'succeeded'
@@ -46,12 +46,9 @@ def overhead(quick: bool) -> Iterator[Row]:
     rounds, count = (2, 1000) if quick else (4, 3000)
     with ExitStack() as stack:
         database, broker = stack.enter_context(servers.postgresql()), stack.enter_context(servers.redis())
-        place = stack.enter_context(folder(DISK))
-        upgrade(database)
-        config = Config(home=place / "home", database_url=database, broker_url=broker, host="bench")
-        farm = stack.enter_context(open_farm(config))
+        farm = stack.enter_context(fleet(database, broker, stack.enter_context(folder(DISK))))
         for number in range(PROCESSES):
-            stack.enter_context(noop_worker(config, number))
+            stack.enter_context(noop_worker(farm.config, number))
         build = partial(farm_seconds, farm)
         build(200)  # programs opened, connections made
         contestants: Sequence[Callable[[int], float]] = (
@@ -60,11 +57,13 @@ def overhead(quick: bool) -> Iterator[Row]:
             build,
         )
         found = [[one(count) / count for one in contestants] for _ in range(rounds)]
-    celery, pairs, farms = (Times(tuple(each)) for each in zip(*found, strict=True))
-    yield from _overhead_rows(celery, pairs, farms, count)
+        idle = idle_statements(farm)
+    yield from _overhead_rows(*(Times(tuple(each)) for each in zip(*found, strict=True)), count=count)
+    note = f"statements and commits of {PROCESSES} workers that find nothing to do, by pg_stat_database in {IDLE_S:g} s"
+    yield shown("fleet-idle-worker", idle / PROCESSES, "1/s", note)
 
 
-def _overhead_rows(celery: Times, pairs: Times, farms: Times, count: int) -> Iterator[Row]:
+def _overhead_rows(celery: Times, pairs: Times, farms: Times, *, count: int) -> Iterator[Row]:
     how = f"{count:,} each, {PROCESSES} processes of {HANDS} threads, in turns"
     yield shown("fleet-bare-celery", celery.least * 1e3, "ms", f"{1 / celery.least:.0f}/s; {celery.said(1e3, 'ms')}")
     yield shown("fleet-bare-pairs", pairs.least * 1e3, "ms", f"{1 / pairs.least:.0f}/s; {pairs.said(1e3, 'ms')}")
@@ -75,20 +74,61 @@ def _overhead_rows(celery: Times, pairs: Times, farms: Times, count: int) -> Ite
     yield beside("fleet-noop-build", farms.least * 1e3, "ms", name, slower.least * 1e3, 1 / LEAST_SHARE, note)
 
 
+def embedded(quick: bool) -> Iterator[Row]:
+    """The same builds by an embedded farm: SQLite, and Celery over its memory transport, in the asker's process."""
+    count = 500 if quick else 2000
+    with folder(DISK) as place, open_farm(Config(home=place / "home", host="bench")) as farm:
+        crew = partial(open_noop_crew, farm.config, NoopBuilder(), HANDS, (QUEUE,))
+        farm.dispatch = EmbeddedDispatch(crew, lambda: None)
+        build = partial(farm_seconds, farm)
+        build(50)
+        times = Times(tuple(build(count) / count for _ in range(3)))
+    note = f"{1 / times.least:.0f} builds/s, {count:,} by one process that also waits for them"
+    yield shown("embedded-noop-build", times.least * 1e3, "ms", f"{note}; {times.said(1e3, 'ms')}")
+
+
+def submitting(quick: bool) -> Iterator[Row]:
+    """A sweep of 10,000 builds, from the command to its end with every build queued; and what of it is ``submit``."""
+    count = 2000 if quick else 10_000
+    with ExitStack() as stack:
+        database, broker = stack.enter_context(servers.postgresql()), stack.enter_context(servers.redis())
+        farm = stack.enter_context(fleet(database, broker, stack.enter_context(folder(DISK))))
+        wanted, spent = asks(count), time.process_time()
+        inside = timed(lambda: farm.submit(wanted, keep=True, exact=True))
+        note = f"Farm.submit of {count:,} asks to PostgreSQL; processor time {time.process_time() - spent:.2f} s"
+        yield limited("submit-to-postgresql", inside, "s", SUBMIT_LIMIT_S, note)
+        grid = f"workspace_size={2**20}..{2**20 + count - 1}"
+        words = ["sweep", kept("small"), "-t", TARGET, "-g", grid, "--max-trials", count, "--no-wait", "--json"]
+        whole = timed(lambda: output([sys.executable, "-m", "farm", *words], environment(farm.config), cwd=ROOT))
+        note = f"'farm sweep --no-wait' of {count:,} configurations as a process, from start to end"
+        yield limited("sweep-to-postgresql", whole, "s", SUBMIT_LIMIT_S, note)
+
+
 # -- the farm ----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def noop_worker(config: Config, number: int) -> Iterator[subprocess.Popen[str]]:
-    """A worker of ``HANDS`` hands on ``config``'s servers."""
-    env = clean(None) | {
+def fleet(database: str, broker: str, place: Path) -> Iterator[Farm]:
+    """A client of a fleet on new servers."""
+    upgrade(database)
+    with open_farm(Config(home=place / "home", database_url=database, broker_url=broker, host="bench")) as farm:
+        yield farm
+
+
+def environment(config: Config) -> dict[str, str]:
+    return {
         "PYTHONPATH": str(ROOT),
         "FARM_HOME": str(config.home),
         "FARM_DATABASE_URL": config.database_url,
         "FARM_BROKER_URL": config.broker_url,
     }
+
+
+@contextmanager
+def noop_worker(config: Config, number: int) -> Iterator[subprocess.Popen[str]]:
+    """A worker of ``HANDS`` hands on ``config``'s servers."""
     words = [sys.executable, "-m", "tests.support.noop_worker", "--name", f"noop-{number}", "--hands", str(HANDS)]
-    process = subprocess.Popen(words, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, env=clean(environment(config)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
@@ -112,6 +152,7 @@ def farm_seconds(farm: Farm, count: int) -> float:
     since = index.db.run(index.db.time)
     answers = farm.submit(asks(count), keep=True, exact=True)
     assert all(answer.outcome is Outcome.QUEUED for answer in answers)
+    farm.dispatch.start()
     deadline = time.monotonic() + TIMEOUT_S
     while sum(index.waiting().values()) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -126,6 +167,23 @@ def _seconds(index: SqlIndex, since: float, count: int) -> float:
     done, first, last = index.db.run(lambda connection: connection.execute(text(SUM), {"since": since}).one())
     assert done == count, f"{done} attempts of {count} builds"
     return float(last - first)
+
+
+def idle_statements(farm: Farm) -> float:
+    """Transactions a second that a fleet's workers cost while nothing is to be done."""
+    from sqlalchemy import text
+
+    index = farm.index
+    assert isinstance(index, SqlIndex)
+    query = text("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()")
+
+    def transactions() -> int:
+        return int(index.db.run(lambda connection: connection.execute(query).scalar_one()))
+
+    time.sleep(5.0)  # what was busy has told the server's statistics
+    before = transactions()
+    time.sleep(IDLE_S)
+    return (transactions() - before) / IDLE_S
 
 
 # -- its peers ---------------------------------------------------------------------------------------------------

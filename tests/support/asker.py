@@ -1,7 +1,7 @@
-"""``python -m tests.support.asker THREADS MODEL TARGET``: clients that ask for one engine at the same instant and wait.
+"""``python -m tests.support.asker THREADS MODEL TARGET``: clients that ask for one engine at one instant, and wait.
 
-Each thread has a farm of its own, configured by the environment; others build. Prints ``open`` when all have theirs, asks
-at a line on standard input, and prints each answer as a line of JSON.
+Each thread has a farm of its own, configured by the environment; others build. Prints ``open`` when all have theirs,
+asks at a line on standard input, and prints each answer as a line of JSON.
 """
 
 from __future__ import annotations
