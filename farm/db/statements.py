@@ -7,7 +7,7 @@ set. Every SELECT … FOR UPDATE locks on PostgreSQL; on SQLite a writer has the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
@@ -46,6 +46,9 @@ from farm.db.models import (
     workers,
 )
 from farm.db.session import Database
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.sqlite import Insert as OnConflict
 
 # Written out, not as parameters: a planner uses a partial index only when it can read the condition.
 IS_ACTIVE: ColumnElement[bool] = literal_column(f"builds.{ACTIVE}")
@@ -283,8 +286,9 @@ def put_engine(db: Database) -> Any:
     return insert.on_conflict_do_update(index_elements=["recipe", "namespace"], set_=new)
 
 
-def adding(db: Database, table: Table, names: Sequence[str] = ()) -> Any:
+def adding(db: Database, table: Table, names: Sequence[str] = ()) -> OnConflict:
     """Insert the given rows, of all columns or of ``names``; in their order, which is that of the locks."""
     names = names or table.c.keys()
     # Without a condition SQLite takes the ON of ON CONFLICT for a join's.
-    return db.insert(table).from_select(list(names), select(db.given(table, *names)).where(true()))
+    insert: OnConflict = db.insert(table).from_select(list(names), select(db.given(table, *names)).where(true()))
+    return insert
