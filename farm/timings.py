@@ -29,7 +29,7 @@ COMPARED = ("optimization_level", "tiling_optimization_level", "num_avg_timing_i
 
 @dataclass(frozen=True)
 class Taken:
-    """What a build starts from. ``scope`` is ``None`` where timings are not shared; ``file`` where there are none yet."""
+    """What a build starts from. No ``scope``: timings are not shared; no ``file``: there are none yet."""
 
     mode: str = "share"
     scope: Scope | None = None
