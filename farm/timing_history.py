@@ -133,7 +133,8 @@ class Ran:
 @dataclass(frozen=True)
 class Statistics:
     """What a cache was good for. ``saved`` are seconds, over the ``compared`` builds for which there was one like them
-    without a cache (``baselines``: the seconds of those); of the others nothing is known."""
+    without a cache (``baselines``: the seconds of those); of the others nothing is known. A build may count twice where
+    a write's answer was lost."""
 
     from_cache: int = 0
     without: int = 0

@@ -167,5 +167,5 @@ def test_without_the_store_of_timings_a_build_succeeds(node: Node) -> None:
     objects.rename(objects.with_name("away"))
     objects.write_text("no folder")
     told = node.build("two", "gemm")
-    assert told["written"] is None and told["not_used"] and told["not_learned"]
-    assert "timings" in node.said
+    assert (told["taken"], told["written"]) == (None, None) and told["not_learned"]
+    assert "timings were not shared" in node.said

@@ -1,4 +1,4 @@
-"""Timing caches are merged in a child, by the stand-in for plain TensorRT: the real one of TensorRT-RTX does nothing."""
+"""Timing caches merged in a child, by the stand-in for plain TensorRT: the real one of TensorRT-RTX does nothing."""
 
 from __future__ import annotations
 
