@@ -19,6 +19,9 @@ from urllib.parse import quote
 from farm.errors import BadConfig
 
 BROKERS = ("memory:", "redis:", "rediss:", "amqp:", "amqps:")
+TIMINGS = ("share", "off", "editable", "strict")
+"""What a worker does with kernel timings: starts from those of its like and shares its own; neither; the same with
+timings that can be edited; or replays such timings and builds nothing that they do not cover."""
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -37,7 +40,7 @@ class Config:
     ``tenant``: whose share of the fleet builds are made from. ``poll_seconds``: how often a worker looks for builds
     that nobody told it of; ``drain_seconds``: how long one that is to stop waits for the builds in hand;
     ``patience_seconds``: how long a client that waits for builds bears with a database that is away; ``store_cache``:
-    what a machine keeps of a store that is not on it.
+    what a machine keeps of a store that is not on it. ``timing``: what a worker does with kernel timings (``TIMINGS``).
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".farm")
@@ -60,6 +63,7 @@ class Config:
     drain_seconds: float = 30.0
     patience_seconds: float = 120.0
     store_cache: int = 20 * 2**30
+    timing: str = "share"
     host: str = field(default_factory=socket.gethostname)
 
     @property
@@ -162,6 +166,8 @@ def _checked(config: Config) -> Config:
             f"FARM_BROKER_URL is '{config.broker_url.rpartition('@')[2]}', which names no broker that farm knows",
             "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this process",
         )
+    if config.timing not in TIMINGS:
+        raise BadConfig(f"FARM_TIMING is '{config.timing}'", f"write one of {', '.join(TIMINGS)}")
     for name in ("build_timeout", "lease_seconds", "beat_seconds", "poll_seconds", "patience_seconds"):
         if not getattr(config, name) > 0:
             raise BadConfig(f"FARM_{name.upper()} must be more than 0 seconds")

@@ -73,7 +73,8 @@ class Tally:
 
 
 class Reconcile:
-    """One run. ``sure``: go on where what is found looks like the wrong store (never where labels differ)."""
+    """One run. ``sure``: go on where what is found looks like the wrong store (never where labels differ). ``named``:
+    the blobs that something besides rows names now, which are put before they are named as rows' are."""
 
     def __init__(
         self,
@@ -85,9 +86,11 @@ class Reconcile:
         dry_run: bool = False,
         sure: bool = False,
         tell: Callable[[str], None] = lambda text: None,
+        named: Callable[[], set[str]] = set,
     ) -> None:
         self._index, self._store, self._repair, self._tell = index, store, repair, tell
         self._grace, self._dry_run, self._sure = grace, dry_run, sure
+        self._named = named
         self._tally = Tally(dry_run)
 
     def run(self) -> Tally:
@@ -176,7 +179,9 @@ class Reconcile:
         self._tell(f"asked for the rows of {self._tally.blobs} blobs")
 
     def _unnamed(self, some: Sequence[Blob]) -> list[Blob]:
-        named = self._index.named([blob.digest for blob in some])
+        if not some:
+            return []
+        named = self._index.named([blob.digest for blob in some]) | self._named()
         return [blob for blob in some if blob.digest not in named]
 
     def _remove(self, orphans: Sequence[Blob], before: float) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from farm.config import Config, load
@@ -21,16 +21,19 @@ from farm.identify import Identifier
 from farm.index import Index, Worker
 from farm.repair import Repair
 from farm.service import Dispatch, Farm
-from farm.store import BlobStore
+from farm.store import BlobStore, VersionedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from farm.builders import Merger
     from farm.crew import Crew
     from farm.dispatch import BrokerDispatch, Station
     from farm.fitting import Fitting
     from farm.migrating import Moved
     from farm.reconcile import Tally
+    from farm.timing import TimingCaches
+    from farm.timings import Timings
     from farm.toolchains import Toolchain
     from farm.upkeep import Upkeep
     from farm.worker import BuildWorker
@@ -105,6 +108,55 @@ def _open_s3(config: Config) -> BlobStore:
 
     make_home(config)
     return TieredStore(config.scratch / "blobs", back, config.store_cache)
+
+
+def open_objects(config: Config) -> VersionedObjects:
+    """The small changing objects beside the store's blobs."""
+    if urlsplit(config.store).scheme == "s3":
+        from farm.blobs.s3_objects import open_s3_objects
+
+        return open_s3_objects(config.store, config.s3_endpoint_url)
+    from farm.blobs.folder_objects import FolderObjects
+
+    return FolderObjects(Path(unquote(urlsplit(config.store).path)))
+
+
+def open_timing(config: Config, store: BlobStore | None = None) -> TimingCaches:
+    """The timing caches that the configured store holds."""
+    from farm.timing import TimingCaches
+
+    return TimingCaches(objects=open_objects(config), store=store or open_store(config))
+
+
+def open_merger(config: Config, environment: Mapping[str, str]) -> Merger:
+    """Merges timing caches with this machine's toolchains, on the GPU that ``environment`` shows."""
+    from farm.builders.merging import TensorRTMerger
+
+    return TensorRTMerger(environment, config.scratch / "timing")
+
+
+def open_timings(config: Config, store: BlobStore, fitting: Fitting) -> Timings:
+    """What a worker with that fitting does with timings: without a GPU of its own, nothing."""
+    from farm.timing_history import Author
+    from farm.timings import Timings
+
+    gpu = fitting.detail.get("gpu")
+    if gpu is None:
+        return Timings(mode=config.timing)
+    author = Author(config.host, str(fitting.detail.get("driver", "")))
+    return Timings(open_timing(config, store), open_merger(config, fitting.environment), gpu, author, config.timing)
+
+
+def timed_here() -> tuple[list[tuple[Toolchain, dict[str, Any]]], dict[str, str]]:
+    """The toolchains that time kernels on this machine's first GPU, each with that GPU's fields; and what a child must
+    see to use it."""
+    from farm.hosts.probe import environment_for, probe
+
+    gpus = probe().gpus
+    if not gpus:
+        return [], {}
+    timed = [(toolchain, asdict(gpus[0])) for toolchain in installed_toolchains() if toolchain.device_bound]
+    return timed, environment_for(gpus[0])
 
 
 def open_dispatch(config: Config, index: Index, store: BlobStore) -> Dispatch:
@@ -246,6 +298,7 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
             slots=fitting.slots,
             detail=fitting.detail,
             admission=fitting.admission,
+            timings=open_timings(config, store, fitting),
             release=fitting.release,
         )
     )
@@ -280,7 +333,8 @@ def reconcile(
     dispatch = open_dispatch(config, index, store)
     try:
         repair = Repair(index, dispatch.wake, lambda: gone_workers(index))
-        return Reconcile(index, store, repair, grace=grace, dry_run=dry_run, sure=sure, tell=tell).run()
+        named = open_timing(config, store).named
+        return Reconcile(index, store, repair, grace=grace, dry_run=dry_run, sure=sure, tell=tell, named=named).run()
     finally:
         dispatch.stop()
         index.close()

@@ -35,6 +35,7 @@ from farm.keys import Keyed
 from farm.logging import get_logger
 from farm.placement import expected_peak
 from farm.targets import Target, capability_name, parse_target
+from farm.timings import Timings
 from farm.toolchains import exact_toolchain
 from farm.version import __version__
 
@@ -64,6 +65,7 @@ class Workshop:
     slots: int = 1
     detail: Mapping[str, Any] = field(default_factory=dict)
     admission: Admission = field(default_factory=Admission)
+    timings: Timings = field(default_factory=Timings)
     release: Callable[[], None] = lambda: None
     """Lets go of what this worker alone may use, such as a GPU."""
 
@@ -206,6 +208,7 @@ class BuildWorker:
             started = time.monotonic()
             form = self.shop.forms.get(program, request.program, request.program_format, watch)
             exported = time.monotonic() - started
+            taken = self.shop.timings.take(toolchain, folder)
             job = Job(
                 toolchain=toolchain,
                 form=form,
@@ -215,14 +218,17 @@ class BuildWorker:
                 folder=folder,
                 os=target_of(request.target).os,
                 limits=self.shop.limits,
+                timing_cache=taken.file,
+                timing=taken.mode,
             )
             with self.shop.admission.hold(self._need(request, form), request.gpu_memory, watch):
                 started = time.monotonic()
                 product = self.shop.builder.build(job, watch)
                 built = time.monotonic() - started
+                learned = self.shop.timings.learn(taken, product, keyed.parts, keyed.effective.told, watch)
             done()
             watch.report("store", None)
-            manifest = self._manifest(lease, keyed, product, form.exporter, exported)
+            manifest = self._manifest(lease, keyed, product, form.exporter, exported) | {"timing_cache": learned}
             heart.flush()
             self._commit(lease, heart, product.plan, manifest, built)
 

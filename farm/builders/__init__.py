@@ -50,7 +50,8 @@ class Form:
 class Job:
     """One build. ``settings`` is ``compilation.Effective.told``; ``capabilities`` is sorted (``sm_86``, …);
     ``profiles`` maps, per optimisation profile, a binding's name to its (min, opt, max) shapes; ``folder``
-    is scratch space that the caller makes and removes; ``timing_cache`` is a file to start from."""
+    is scratch space that the caller makes and removes; ``timing_cache`` is a file to start from, and ``timing`` how
+    timings are used (``config.TIMINGS``)."""
 
     toolchain: Toolchain
     form: Form
@@ -61,6 +62,17 @@ class Job:
     os: str = "linux"
     limits: Limits = field(default_factory=Limits)
     timing_cache: Path | None = None
+    timing: str = "share"
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a build did with its timing cache. ``aside`` says why the one that it was given was not used, if so;
+    ``before`` and ``after`` count entries, where the toolchain can."""
+
+    aside: str = ""
+    before: int | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,8 @@ class Product:
     """What a build made. ``plan`` lies in the job's folder. ``seconds`` are by phase (``start``, ``parse``,
     ``build``, ``serialise``); ``peak_memory`` is the child's, in bytes; ``read_back`` is every setting as the
     builder's configuration stated it after it was set; ``bindings`` are the engine's own inputs and outputs
-    (name, dtype, shape) in order; ``warnings`` are lines for the user."""
+    (name, dtype, shape) in order; ``warnings`` are lines for the user. ``timing_cache`` is the file of the timings
+    that the build ended with."""
 
     plan: Path
     size: int
@@ -77,6 +90,7 @@ class Product:
     read_back: Mapping[str, Any]
     bindings: Mapping[str, Any]
     timing_cache: Path | None = None
+    timed: Timed = field(default_factory=Timed)
     warnings: tuple[str, ...] = ()
 
 
@@ -119,4 +133,24 @@ class Builder(Protocol):
 
     def build(self, job: Job, watch: Watch) -> Product:
         """Build ``job``; raises ``AttemptFailed`` or ``Cancelled``. Never leaves a child behind."""
+        ...
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A timing cache merged of two: ``unfit`` names the one (``theirs`` or ``mine``) that cannot be used here (another
+    version, another device, damaged), for the reason ``why``; then there is no ``data``."""
+
+    data: bytes = b""
+    entries: int | None = None
+    unfit: str = ""
+    why: str = ""
+
+
+class Merger(Protocol):
+    """Merges timing caches with the toolchain that made them. Never in the caller's process."""
+
+    def merge(self, toolchain: Toolchain, theirs: bytes, mine: bytes, watch: Watch) -> Merged:
+        """``theirs`` and what ``mine`` has besides; an empty ``theirs`` only tries ``mine``. ``AttemptFailed`` when
+        that cannot be done, ``Cancelled``."""
         ...

@@ -202,6 +202,22 @@ def steps(told: Told, flavour: str, os: str = "linux") -> tuple[Step, ...]:
     return tuple(found)
 
 
+TIMING_FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "share": (),
+        "off": (),
+        "editable": ("EDITABLE_TIMING_CACHE",),
+        # The three together: TensorRT must time nothing anew, and nothing that was compiled before may hide a miss.
+        "strict": ("EDITABLE_TIMING_CACHE", "DISABLE_COMPILATION_CACHE", "ERROR_ON_TIMING_CACHE_MISS"),
+    }
+)
+"""``FARM_TIMING`` → the builder's flags."""
+
+
+def timing_steps(mode: str) -> tuple[Step, ...]:
+    return tuple(Step("FARM_TIMING", "flag", flag, True) for flag in TIMING_FLAGS[mode])
+
+
 def _refuse_unknown(told: Told) -> None:
     for setting, value in told.items():
         if setting in RULES or setting in READ_ELSEWHERE or _at_default(setting, told):

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from farm.builders import AttemptFailed, Form, Job, Limits, Product, Watch
+from farm.builders import AttemptFailed, Form, Job, Limits, Product, Timed, Watch
 from farm.builders.failures import explain
 from farm.builders.notes import Notes, read_notes
-from farm.builders.outcome import Outcome
+from farm.builders.outcome import Ending, Outcome
 from farm.builders.plan import HEADER_SIZE, mismatch, read_header
 from farm.builders.sandbox import STALL_SECONDS, NotStarted, Task, run_child
-from farm.builders.steps import RTX, steps
+from farm.builders.steps import RTX, TIMING_FLAGS, steps, timing_steps
 from farm.builds import Failure, FailureKind
 from farm.errors import BadProgram, FarmError
 
@@ -32,6 +32,7 @@ TIMING_CACHE = "timing.cache"
 GRAPH = "model.onnx"
 DATA = "model.data"
 SHOWN_WARNINGS = 10
+FELL = "it ended TensorRT's process"
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,14 @@ class TensorRTBuilder:
         plan = job.folder / PLAN
         try:
             outcome = self._run(BUILD_CHILD, told, job.folder, job.limits, watch, gpu=job.toolchain.device_bound)
+            fell = job.timing != "strict" and _fell_over_timings(outcome)
+            if fell:
+                again = {**told, "timing_cache": None}
+                outcome = self._run(BUILD_CHILD, again, job.folder, job.limits, watch, gpu=job.toolchain.device_bound)
             done = _done(outcome, job.limits, notes.nodes, "build")
             _check_plan(job, plan, done)
-            return _product(job, plan, done, outcome)
+            product = _product(job, plan, done, outcome)
+            return replace(product, timed=replace(product.timed, aside=FELL)) if fell else product
         except BaseException:
             plan.unlink(missing_ok=True)
             raise
@@ -128,7 +134,7 @@ def child_job(job: Job) -> dict[str, Any]:
         raise AttemptFailed(
             Failure(FailureKind.NODE, f"the tensorrt builder does not drive {flavour}", "see 'farm doctor'")
         )
-    timing = flavour != RTX  # on TensorRT-RTX timing caches are no-ops
+    timing = flavour != RTX and job.timing != "off"  # on TensorRT-RTX timing caches are no-ops
     return {
         "module": flavour,
         "version": job.toolchain.version,
@@ -136,7 +142,7 @@ def child_job(job: Job) -> dict[str, Any]:
         "inputs": list(job.form.inputs),
         "outputs": list(job.form.outputs),
         "capabilities": [name.replace("sm_", "SM") for name in job.capabilities] if flavour == RTX else [],
-        "steps": [step.as_json() for step in steps(job.settings, flavour, job.os)],
+        "steps": [*_timing_steps(job), *(step.as_json() for step in steps(job.settings, flavour, job.os))],
         "profiles": [{name: [list(s) for s in shapes] for name, shapes in p.items()} for p in job.profiles],
         "strong": flavour == RTX or bool(job.settings.get("use_explicit_typing", True)),
         "verbose": bool(job.settings.get("debug", False)),
@@ -144,6 +150,25 @@ def child_job(job: Job) -> dict[str, Any]:
         "timing_cache": str(job.timing_cache.absolute()) if timing and job.timing_cache else None,
         "timing_cache_out": str(job.folder.absolute() / TIMING_CACHE) if timing else None,
     }
+
+
+def _timing_steps(job: Job) -> list[dict[str, Any]]:
+    """TensorRT-RTX times no kernels: what asks for timings to be kept or replayed cannot be had of it."""
+    if job.toolchain.flavour == RTX and TIMING_FLAGS[job.timing]:
+        raise AttemptFailed(
+            Failure(
+                FailureKind.NODE,
+                f"FARM_TIMING={job.timing} cannot be honoured: TensorRT-RTX times no kernels and keeps no timing cache",
+                "set FARM_TIMING=share or off for workers that build with TensorRT-RTX",
+            )
+        )
+    return [step.as_json() for step in timing_steps(job.timing)]
+
+
+def _fell_over_timings(outcome: Outcome) -> bool:
+    """Whether the child died or hung between taking up a timing cache and having read it."""
+    message = outcome.last("timing") or {}
+    return outcome.ending in (Ending.SIGNAL, Ending.STALL) and message.get("state") == "reading"
 
 
 def _refuse_doubles(job: Job, notes: Notes) -> None:
@@ -207,6 +232,7 @@ def _product(job: Job, plan: Path, done: Mapping[str, Any], outcome: Outcome) ->
             read_back=dict(done["read_back"]),
             bindings={"inputs": list(done["inputs"]), "outputs": list(done["outputs"])},
             timing_cache=timing if done.get("timing_cache") and timing.is_file() else None,
+            timed=_timed(done.get("timed") or {}),
             warnings=tuple(dict.fromkeys(map(str, done["warnings"])))[:SHOWN_WARNINGS],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -215,3 +241,8 @@ def _product(job: Job, plan: Path, done: Mapping[str, Any], outcome: Outcome) ->
                 FailureKind.TRANSIENT, "the build's process gave an answer that makes no sense", "it is tried again"
             )
         ) from error
+
+
+def _timed(told: Mapping[str, Any]) -> Timed:
+    counts = (None if told.get(name) is None else int(told[name]) for name in ("before", "after"))
+    return Timed(str(told.get("aside") or "")[:200], *counts)

@@ -7,7 +7,8 @@ see ``steps.py``) or asked of the module itself. Its job:
 ``inputs``, ``outputs``: the names of the program's bindings; ``capabilities``: ``["SM86", …]`` or none;
 ``steps``: what to tell the builder's configuration; ``profiles``: binding → [min, opt, max] shapes;
 ``strong``: strongly typed network; ``verbose``: keep TensorRT's detailed log; ``plan``: where to write;
-``timing_cache``, ``timing_cache_out``: files, or null.
+``timing_cache``, ``timing_cache_out``: files, or null. Before it reads a timing cache it says so (``timing``), and
+once it has, whether it could: native code may end the process in between.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     config = builder.create_builder_config()
     if config is None:
         raise channel.Refused(what="builder", text="TensorRT gave no builder configuration")
-    cache = start_timing_cache(config, job)
     read_back = configure(trt, config, job, channel)
     add_profiles(trt, builder, config, network, job, channel)
+    cache, timed = start_timing_cache(config, job, channel)
     # What went wrong until here did no harm; a failure of the build is told by the build's own first error.
     channel.send("forgiven")
     monitor = make_monitor(trt, channel)
@@ -53,7 +54,7 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     plan = build(builder, network, config, channel)
     with channel.phase("serialise"):
         size = write(job["plan"], plan)
-        cache_written = save_timing_cache(config, cache, job)
+        cache_written = save_timing_cache(config, cache, job, timed)
     del parser
     return {
         "size": size,
@@ -61,6 +62,7 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "inputs": bindings(network.num_inputs, network.get_input),
         "outputs": bindings(network.num_outputs, network.get_output),
         "timing_cache": cache_written,
+        "timed": timed,
         "warnings": logger.warnings,
     }
 
@@ -346,30 +348,44 @@ def write(path: str, content: Any) -> int:
     return len(view)
 
 
-def start_timing_cache(config: Any, job: dict[str, Any]) -> Any:
-    """Give the configuration a timing cache to start from, where one is wanted."""
+def start_timing_cache(config: Any, job: dict[str, Any], channel: Channel) -> tuple[Any, dict[str, Any]]:
+    """Give the configuration a timing cache to start from, where one is wanted; the cache, and what is to be told."""
+    timed: dict[str, Any] = {"aside": "", "before": None, "after": None}
     if not job["timing_cache_out"]:
-        return None
-    blob = b""
+        return None, timed
+    cache = None
     if job["timing_cache"]:
+        channel.send("timing", state="reading")
         with open(job["timing_cache"], "rb") as file:  # noqa: PTH123 - no pathlib in a child
-            blob = file.read()
-    cache = config.create_timing_cache(blob)
-    # False: timings of another device or version are never taken over (ITimingCache, ignore_mismatch).
-    if cache is None or not config.set_timing_cache(cache, False):
-        print("[W] the timing cache does not fit this device and version; starting with an empty one")
+            cache = config.create_timing_cache(file.read())
+        # False: timings of another device or version are never taken over (ITimingCache, ignore_mismatch).
+        if cache is None or not config.set_timing_cache(cache, False):
+            cache, timed["aside"] = None, "it does not fit this device and version, or is damaged"
+            print("[W] the timing cache does not fit this device and version; starting with an empty one")
+        channel.send("timing", state="read")
+    if cache is None:
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
-    return cache
+    timed["before"] = entries_of(cache)
+    return cache, timed
 
 
-def save_timing_cache(config: Any, cache: Any, job: dict[str, Any]) -> bool:
+def save_timing_cache(config: Any, cache: Any, job: dict[str, Any], timed: dict[str, Any]) -> bool:
     """Write the timing cache as the build left it; whether there is one."""
     held = config.get_timing_cache() if cache is not None else None
     if held is None:
         return False
+    timed["after"] = entries_of(held)
     write(job["timing_cache_out"], held.serialize())
     return True
+
+
+def entries_of(cache: Any) -> int | None:
+    """How many entries a timing cache has, where this version can tell."""
+    try:
+        return len(cache.queryKeys())
+    except (AttributeError, RuntimeError):
+        return None
 
 
 def bindings(count: int, get: Any) -> list[dict[str, Any]]:

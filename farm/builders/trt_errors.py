@@ -59,6 +59,11 @@ _RULES = (
         NODE,
         "this needs an NVIDIA driver, as refittable and stripped engines do: build on a machine with a GPU",
     ),
+    _rule(
+        r"(?i)timing cache.*(miss|not (present|found))|not (present|found) in the timing cache",
+        NODE,
+        "FARM_TIMING=strict takes every timing from the cache: build this once with FARM_TIMING=editable",
+    ),
     _Rule(NO_MEMORY, NODE, "give the build more memory, or a machine that has more"),
     _rule(
         r"OutOfMemory|out of memory", NODE, "build on a machine with more GPU memory, or with a smaller workspace_size"

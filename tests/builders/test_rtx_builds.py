@@ -244,3 +244,15 @@ def test_a_child_that_builds_imports_neither_torch_nor_numpy(make_job: MakeJob) 
     done = outcome.last("done")
     assert done is not None
     assert not {"torch", "numpy", "onnx", "farm", "pathlib"} & set(done["modules"])
+
+
+def test_real_caches_are_merged_in_a_child_though_they_hold_nothing(rtx: Toolchain, tmp_path: Path) -> None:
+    """On TensorRT-RTX timing caches are no-ops: this shows that the calls are the real module's, and no more."""
+    import tensorrt_rtx as trt
+
+    from farm.builders.merging import TensorRTMerger
+
+    config = trt.Builder(trt.Logger()).create_builder_config()
+    empty = bytes(config.create_timing_cache(b"").serialize())
+    merged = TensorRTMerger(scratch=tmp_path).merge(rtx, empty, empty, Watch())
+    assert not merged.unfit and merged.entries in (0, None)

@@ -77,3 +77,9 @@ def test_a_home_of_any_name_keeps_its_farm_together(tmp_path: Path, name: str) -
 def test_a_store_is_an_absolute_folder(tmp_path: Path, url: str) -> None:
     with pytest.raises(BadConfig, match="FARM_STORE_URL"):
         open_store(load({"FARM_HOME": str(tmp_path), "FARM_STORE_URL": url}, tmp_path))
+
+
+def test_what_is_done_with_timings_is_one_of_four(tmp_path: Path) -> None:
+    assert load({"FARM_HOME": str(tmp_path), "FARM_TIMING": "strict"}, tmp_path).timing == "strict"
+    with pytest.raises(BadConfig, match="FARM_TIMING"):
+        load({"FARM_HOME": str(tmp_path), "FARM_TIMING": "sometimes"}, tmp_path)

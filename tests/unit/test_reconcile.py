@@ -13,13 +13,17 @@ from pathlib import Path
 import pytest
 
 from farm.blobs.folder import FolderStore
+from farm.blobs.folder_objects import FolderObjects
 from farm.errors import BadInput, Unavailable
 from farm.reconcile import GRACE_SECONDS, STORE, Reconcile, Tally
 from farm.repair import Repair
 from farm.store import LABEL
+from farm.timing import Lesson, TimingCaches
+from farm.timing_history import KEPT_VERSIONS, Author
 from farm.upkeep import Holder
 from tests.contract.index_things import offer
 from tests.support.stock import Place, open_place, put, stock, stock_engines, stock_form, stock_program, stock_request
+from tests.support.timing_model import SCOPE, cache, combine
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +90,17 @@ def test_blobs_that_nothing_names_go_once_they_are_old(place: Place, age: Callab
     assert (tally.removed, tally.bytes_removed) == (told.removed, told.bytes_removed)
     assert not orphans & everything(place) and young in everything(place)
     assert reconcile(place).removed == 0
+
+
+def test_timings_are_named_by_their_history_alone(place: Place, age: Callable[[], None]) -> None:
+    caches = TimingCaches(FolderObjects(place.store.root), place.store)
+    for number in range(KEPT_VERSIONS + 3):
+        caches.learn(SCOPE, Lesson(cache({f"op {number}": "1"}), Author("me")), combine)
+    age()
+    repair = Repair(place.index, lambda counts: None, lambda: ())
+    assert Reconcile(place.index, place.store, repair, sure=True, named=caches.named).run().removed == 3
+    assert everything(place) == caches.named() and len(caches.named()) == KEPT_VERSIONS
+    assert caches.latest(SCOPE)
 
 
 def test_what_an_engine_was_replaced_by_takes_its_blobs_along(place: Place, age: Callable[[], None]) -> None:

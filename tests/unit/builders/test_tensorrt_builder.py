@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from farm.builders import AttemptFailed, Cancelled, Job, Limits, Product, Watch
+from farm.builders import AttemptFailed, Cancelled, Job, Limits, Product, Timed, Watch
 from farm.builders.notes import Notes
 from farm.builders.tensorrt import TensorRTBuilder
 from farm.builds import Failure, FailureKind
@@ -137,15 +137,62 @@ def test_shapes_that_cannot_be_used_are_permanent(make_job: MakeJob, profiles: A
     assert (told.kind, said in told.message) == (PERMANENT, True)
 
 
+HEADER = b"timings of standin 10.14.1.48:"
+
+
+def timings(*operations: str, device: str = "a GPU") -> bytes:
+    told = {"device": device, "entries": {name: f"tactic of {name}" for name in operations}}
+    return HEADER + json.dumps(told, sort_keys=True).encode()
+
+
+def starting(job: Job, data: bytes, **more: Any) -> Job:
+    """The job again, from a timing cache of ``data``."""
+    fresh = again(job)
+    start = fresh.folder / "start.cache"
+    start.write_bytes(data)
+    return replace(fresh, timing_cache=start, **more)
+
+
 def test_a_timing_cache_goes_in_and_comes_out(make_job: MakeJob) -> None:
-    job = make_job()
+    job = make_job({"operations": ["conv", "gemm"]})
     first = build(job)
-    assert first.timing_cache is not None
-    start = job.folder.parent / "start.cache"
-    start.write_bytes(first.timing_cache.read_bytes())
-    second = build(replace(again(job), timing_cache=start))
+    assert first.timing_cache is not None and first.timing_cache.read_bytes() == timings("conv", "gemm")
+    assert first.timed == Timed("", 0, 2)
+    second = build(starting(job, timings("conv", "relu")))
     assert second.timing_cache is not None
-    assert second.timing_cache.read_bytes() == b"timings of standin: conv conv"
+    assert second.timing_cache.read_bytes() == timings("conv", "gemm", "relu")
+    assert second.timed == Timed("", 2, 3)
+
+
+def test_timings_that_end_the_process_are_left_out(make_job: MakeJob) -> None:
+    product = build(starting(make_job(), HEADER + b"crash"))
+    assert product.timing_cache is not None and product.timing_cache.read_bytes() == timings("conv")
+    assert product.timed == Timed("it ended TensorRT's process", 0, 1)
+
+
+def test_timings_are_left_alone_when_they_are_off(make_job: MakeJob) -> None:
+    assert build(starting(make_job(), timings("gemm"), timing="off")).timing_cache is None
+
+
+def test_editable_and_strict_timings(make_job: MakeJob) -> None:
+    job = make_job({"operations": ["conv", "gemm"]})
+    editable = build(replace(again(job), timing="editable"))
+    assert editable.read_back["flag.EDITABLE_TIMING_CACHE"] is True and editable.timing_cache is not None
+    assert "flag.ERROR_ON_TIMING_CACHE_MISS" not in editable.read_back
+    strict = build(starting(job, editable.timing_cache.read_bytes(), timing="strict"))
+    flags = ("EDITABLE_TIMING_CACHE", "DISABLE_COMPILATION_CACHE", "ERROR_ON_TIMING_CACHE_MISS")
+    assert all(strict.read_back[f"flag.{flag}"] is True for flag in flags)
+    told = failure(starting(job, timings("conv"), timing="strict"))
+    assert told.kind is NODE and "gemm is not present" in told.message and "FARM_TIMING=editable" in told.hint
+    told = failure(starting(job, HEADER + b"crash", timing="strict"))
+    assert told.kind is TRANSIENT, "what replays strictly must not go on without"
+
+
+@pytest.mark.parametrize("mode", ["editable", "strict"])
+def test_tensorrt_rtx_has_no_timings_to_replay(make_job: MakeJob, mode: str) -> None:
+    job = replace(make_job(), toolchain=Toolchain("tensorrt_rtx", "1.7.1.116"), timing=mode)
+    told = failure(job)
+    assert told.kind is NODE and "times no kernels" in told.message
 
 
 def test_an_error_that_did_no_harm_does_not_explain_a_later_failure(make_job: MakeJob) -> None:
@@ -155,14 +202,12 @@ def test_an_error_that_did_no_harm_does_not_explain_a_later_failure(make_job: Ma
     assert "the real reason" in failure(replace(job, timing_cache=start)).message
 
 
-@pytest.mark.parametrize("blob", [b"timings of standin:other device", b"of another version"])
+@pytest.mark.parametrize("blob", [timings("gemm", device="another"), b"of another version", HEADER + b"{ruined"])
 def test_a_timing_cache_that_does_not_fit_is_no_error(make_job: MakeJob, blob: bytes) -> None:
-    job = make_job()
-    start = job.folder.parent / "start.cache"
-    start.write_bytes(blob)
-    product = build(replace(job, timing_cache=start))
+    product = build(starting(make_job(), blob))
     assert product.timing_cache is not None
-    assert product.timing_cache.read_bytes() == b"timings of standin: conv"
+    assert product.timing_cache.read_bytes() == timings("conv")
+    assert product.timed.aside.startswith("it does not fit") and product.timed.before == 0
 
 
 def test_float64_is_refused_unless_the_user_allows_to_narrow_it(make_job: MakeJob) -> None:

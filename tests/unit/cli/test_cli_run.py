@@ -17,7 +17,7 @@ from farm.cli.run import run
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
 
 COMMANDS = ["build", "cancel", "db", "demo", "doctor", "explain", "key", "logs", "ls", "migrate", "nodes", "pull"]
-COMMANDS += ["reconcile", "retry", "settings", "show", "stats", "sweep", "worker"]
+COMMANDS += ["reconcile", "retry", "settings", "show", "stats", "sweep", "timing", "worker"]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_every_command_of_the_interface_is_there_and_takes_json() -> None:
     group = typer.main.get_command(app)
     assert sorted(group.commands) == COMMANDS  # type: ignore[attr-defined]
     leaves = [command for command in group.commands.values() if not hasattr(command, "commands")]  # type: ignore[attr-defined]
-    leaves += [leaf for name in ("sweep", "db") for leaf in group.commands[name].commands.values()]  # type: ignore[attr-defined]
+    leaves += [leaf for name in ("sweep", "db", "timing") for leaf in group.commands[name].commands.values()]  # type: ignore[attr-defined]
     for leaf in leaves:
         assert any("--json" in parameter.opts for parameter in leaf.params), leaf.name
 

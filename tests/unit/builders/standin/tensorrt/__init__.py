@@ -39,6 +39,21 @@ class ILogger:
 ERROR, WARNING, INFO, VERBOSE = (ILogger.Severity(number) for number in (1, 2, 3, 4))
 
 
+class Logger(ILogger):
+    """One that prints."""
+
+    Severity = ILogger.Severity
+    WARNING = ILogger.Severity.WARNING
+
+    def __init__(self, min_severity: Any = ILogger.Severity.WARNING) -> None:
+        super().__init__()
+        self.min_severity = min_severity
+
+    def log(self, severity: Any, text: str) -> None:
+        if severity <= self.min_severity:
+            print(text)
+
+
 class BuilderFlag(enum.IntEnum):
     FP16 = 0
     INT8 = 1
@@ -55,6 +70,9 @@ class BuilderFlag(enum.IntEnum):
     STRIP_PLAN = 19
     REFIT_IDENTICAL = 20
     WEIGHT_STREAMING = 21
+    EDITABLE_TIMING_CACHE = 26
+    ERROR_ON_TIMING_CACHE_MISS = 27
+    DISABLE_COMPILATION_CACHE = 28
 
 
 if os.environ.get("STANDIN_OLD"):  # a version that lacks a flag
@@ -124,13 +142,46 @@ class Memory(bytes):
 
 
 class ITimingCache:
-    HEADER = b"timings of standin:"
+    """Tactics by operation. ``device`` is what the cache's header holds of the GPU."""
 
-    def __init__(self, entries: bytes) -> None:
-        self.entries = entries
+    HEADER = b"timings of standin " + __version__.encode() + b":"
+
+    def __init__(self, entries: dict[str, str], device: str) -> None:
+        self.entries, self.device = entries, device
+
+    @classmethod
+    def read(cls, blob: bytes) -> ITimingCache | None:
+        if not blob:
+            return cls({}, this_device())
+        if blob.startswith(cls.HEADER + b"crash"):
+            ctypes.string_at(0)
+        if not blob.startswith(cls.HEADER):
+            return None
+        try:
+            told = json.loads(blob[len(cls.HEADER) :])
+        except ValueError:
+            return None
+        return cls(told["entries"], told["device"])
 
     def serialize(self) -> Memory:
-        return Memory(self.HEADER + self.entries)
+        told = {"device": self.device, "entries": self.entries}
+        return Memory(self.HEADER + json.dumps(told, sort_keys=True).encode())
+
+    def combine(self, input_cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        """Entries of the other; those that conflict are skipped. With itself it never comes back."""
+        if input_cache is self:
+            ctypes.PyDLL(None).pause()
+        if input_cache.device != self.device and not ignore_mismatch:
+            return False
+        self.entries = {**input_cache.entries, **self.entries}
+        return True
+
+    def queryKeys(self) -> list[str]:
+        return list(self.entries)
+
+
+def this_device() -> str:
+    return os.environ.get("STANDIN_DEVICE", "a GPU")
 
 
 class Tensor:
@@ -275,13 +326,13 @@ class BuilderConfig:
         return len(self.profiles) - 1
 
     def create_timing_cache(self, blob: bytes) -> ITimingCache | None:
-        if blob and not blob.startswith(ITimingCache.HEADER):
-            self._logger.log(ERROR, "ITimingCache::deserialize: the cache is of another version")
-            return None
-        return ITimingCache(blob[len(ITimingCache.HEADER) :])
+        cache = ITimingCache.read(bytes(blob))
+        if cache is None:
+            self._logger.log(ERROR, "ITimingCache::deserialize: the cache is of another version, or damaged")
+        return cache
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
-        if b"other device" in cache.entries and not ignore_mismatch:
+        if cache.device != this_device() and not ignore_mismatch:
             return False
         self._cache = cache
         return True
@@ -317,10 +368,24 @@ class Builder:
             self.logger.log(ERROR, text)
         if model.get("build_errors"):
             return None
-        if config.get_timing_cache() is not None:
-            config.get_timing_cache().entries += b" conv"  # type: ignore[union-attr]
+        if not self._time(config, model):
+            return None
         told = {"name": network.name, "flags": network.flags, "profiles": [p.shapes for p in config.profiles]}
         return Memory(b"ftrt" + json.dumps(told, sort_keys=True).encode() + b" " * model.get("padding", 0))
+
+    def _time(self, config: BuilderConfig, model: dict[str, Any]) -> bool:
+        """Choose a tactic for each of the model's operations: one that the cache has, or the best of those timed."""
+        cache = config.get_timing_cache()
+        known = cache.entries if cache is not None else {}
+        for operation in model.get("operations", ["conv"]):
+            if operation in known:
+                continue
+            if cache is not None and config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS):
+                self.logger.log(ERROR, f"{operation} is not present in the timing cache")
+                return False
+            time.sleep(model.get("timing_seconds", 0.0))
+            known[operation] = model.get("tactic", f"tactic of {operation}")
+        return True
 
     def _progress(self, config: BuilderConfig, model: dict[str, Any]) -> None:
         monitor, steps = config.progress_monitor, model.get("steps", 2)
