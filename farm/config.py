@@ -37,7 +37,8 @@ class Config:
     ``tenant``: whose share of the fleet builds are made from. ``poll_seconds``: how often a worker looks for builds
     that nobody told it of; ``drain_seconds``: how long one that is to stop waits for the builds in hand;
     ``patience_seconds``: how long a client that waits for builds bears with a database that is away; ``store_cache``:
-    what a machine keeps of a store that is not on it.
+    what a machine keeps of a store that is not on it. ``signing_key``: the file of the private key with which this
+    machine's workers sign their engines; ``trust``: whose signatures are asked for before one is handed out.
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".farm")
@@ -61,6 +62,8 @@ class Config:
     patience_seconds: float = 120.0
     store_cache: int = 20 * 2**30
     host: str = field(default_factory=socket.gethostname)
+    signing_key: str = ""
+    trust: str = ""
 
     @property
     def embedded(self) -> bool:
