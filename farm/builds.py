@@ -188,3 +188,5 @@ class Engine:
     build_seconds: float
     namespace: str = "main"
     serves: tuple[Serves, ...] = ()
+    build: str = field(default="", compare=False)
+    """The build that made it, as the index knows it."""

@@ -6,33 +6,37 @@ may build makes good; one whose blob is corrupt is set aside at once (DESIGN, St
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from farm.asks import Identity
 from farm.builds import Engine, Lease
-from farm.errors import CorruptBlob, Missing
+from farm.errors import CorruptBlob, Missing, Unavailable, Untrusted
 from farm.index import Found, Index, KeyParts, Wanted, WantedPortable
+from farm.manifests import alteration, blob_of, body, whole
 from farm.portability import covers, family, serves, sortable, wanted_places
-from farm.store import BlobStore
+from farm.store import BlobStore, is_name, lost
+from farm.trust import Policy, Signer
 
-MANIFEST_SCHEMA = 1
 NEVER_BUILT = "no engine of this key has been built"
 BLOB_LOST = "its engine's bytes are gone from the store"
+VOUCHED = "have a worker build it that signs with a key that FARM_TRUST names (FARM_SIGNING_KEY)"
+ANOTHER = "the engine that stands under its key was made for another"
 
 
 @dataclass(frozen=True)
 class Miss:
     """No engine to hand out, and why. ``lost`` is the engine whose row is there and whose bytes are not: a look-up
-    never forgets one, since it may have looked into the wrong store; whoever builds it again does."""
+    never forgets one, since it may have looked into the wrong store; whoever builds it again does. ``untrusted``: one
+    is there, and the trust policy refuses it: others may trust it, so it is never forgotten, only built anew."""
 
     why: str
     lost: Engine | None = None
+    untrusted: bool = False
 
 
 class Ends(Protocol):
@@ -45,27 +49,49 @@ class EngineCache:
     """Safe to share between threads; holds no state of its own."""
 
     def __init__(
-        self, index: Index, store: BlobStore, namespaces: Sequence[str] = ("main",), ends: Ends | None = None
+        self,
+        index: Index,
+        store: BlobStore,
+        namespaces: Sequence[str] = ("main",),
+        ends: Ends | None = None,
+        trust: Policy | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self.index = index
         self.store = store
         self.ends = ends or index
         self.namespaces = tuple(namespaces)
+        self.trust = trust
+        self.signer = signer
 
     def lookup(self, identities: Sequence[Identity]) -> list[Found | Miss]:
         """A hit or a miss for each, in a few statements."""
         wanted = [Wanted(item.key, item.recipe, item.weights) for item in identities]
         found = self.index.find(wanted, self.namespaces)
-        gone = self.store.missing({hit.engine.digest for hit in found if hit})
-        answers: list[Found | Miss] = []
-        for hit in found:
-            if hit is None:
-                answers.append(Miss(NEVER_BUILT))
-            elif hit.engine.digest in gone:
-                answers.append(Miss(BLOB_LOST, hit.engine))
-            else:
-                answers.append(hit)
-        return answers
+        gone = lost(self.store, {hit.engine.digest for hit in found if hit})
+        return [self._judged(item, hit, gone) for item, hit in zip(identities, found, strict=True)]
+
+    def _judged(self, identity: Identity, hit: Found | None, gone: Collection[str]) -> Found | Miss:
+        if hit is None:
+            return Miss(NEVER_BUILT)
+        if hit.engine.digest in gone:
+            return Miss(BLOB_LOST, hit.engine)
+        altered = alteration(hit.engine)
+        if altered:
+            return Miss(altered, hit.engine)
+        refused = self._refuses(identity, hit)
+        return Miss(refused, untrusted=True) if refused else hit
+
+    def _refuses(self, identity: Identity, hit: Found) -> str:
+        """Why the trust policy refuses a hit. What the index says of an engine beyond its manifest (that it serves this
+        key, with these weights) is nobody's signed word, so the manifest must say it too."""
+        if self.trust is None:
+            return ""
+        told = hit.engine.manifest
+        other = told.get("recipe") != identity.recipe and told.get("key") != identity.key
+        if other or (hit.same_weights and told.get("weights") != identity.weights):
+            return ANOTHER
+        return self.trust.refuses(hit.engine)
 
     def lookup_portable(self, identity: Identity) -> Engine | None:
         """A portable engine that serves this ask though its own key has none: the best suited one whose blob is
@@ -75,22 +101,48 @@ class EngineCache:
         portable = bool(identity.settings.get("version_compatible"))
         wanted = WantedPortable(family(identity.parts), tuple(places), version, portable)
         for engine in self.index.find_portable(wanted, self.namespaces):
-            fits = covers(engine.manifest["parts"], identity.capabilities)
-            if fits and engine.manifest["weights"] == identity.weights and self.store.size(engine.digest) is not None:
+            if self._fits(engine, identity, wanted.family) and not lost(self.store, [engine.digest]):
                 return engine
         return None
 
+    def _fits(self, engine: Engine, identity: Identity, wanted: str) -> bool:
+        """By its manifest, whatever the index lists it under."""
+        if alteration(engine) or (self.trust is not None and self.trust.refuses(engine)):
+            return False
+        parts = engine.manifest["parts"]
+        same = family(parts) == wanted and engine.manifest["weights"] == identity.weights
+        return same and covers(parts, identity.capabilities)
+
     def fetch(self, engine: Engine, dest: Path) -> None:
-        """Place the plan at ``dest``, verified. ``Missing`` when its bytes are gone; ``CorruptBlob`` when they are
-        wrong: then the engine has been set aside already, and the next ask builds it again."""
+        """Place the plan at ``dest``, verified. ``Missing`` when its bytes are gone; ``CorruptBlob`` when they, or its
+        row, are wrong: then the engine has been set aside already, and the next ask builds it again; ``Untrusted`` when
+        nobody who is trusted vouches for it."""
+        self._check_row(engine)
         try:
             there = self.store.fetch(engine.digest, dest)
         except CorruptBlob:
-            self.store.quarantine(engine.digest)
-            self.index.drop_engine(engine.recipe, engine.digest, "blob corrupt")
+            with contextlib.suppress(Unavailable):  # of a reader who may not write; then 'farm verify' sees to it
+                self.store.quarantine(engine.digest)
+                self.index.drop_engine(engine.recipe, engine.digest, "blob corrupt")
             raise
         if not there:
             raise Missing(f"engine {engine.digest} is gone from the store", "ask for it again to have it rebuilt")
+
+    def distrusts(self, engine: Engine) -> str:
+        """Why an engine that was just made is not handed out, in words; empty when it is."""
+        return alteration(engine) or (self.trust.refuses(engine) if self.trust is not None else "")
+
+    def _check_row(self, engine: Engine) -> None:
+        altered = alteration(engine)
+        if altered or not is_name(engine.digest):
+            self.index.drop_engine(engine.recipe, engine.digest, "row altered")
+            raise CorruptBlob(
+                f"engine {engine.digest} is not what was recorded: {altered or 'its digest is none'}",
+                "it is set aside; ask for it again to have it rebuilt, and look at who may write to the database",
+            )
+        refused = self.trust.refuses(engine) if self.trust is not None else ""
+        if refused:
+            raise Untrusted(f"engine {engine.digest} is not handed out: {refused}", VOUCHED)
 
     def commit(self, lease: Lease, plan: Path, manifest: Mapping[str, Any], seconds: float) -> Engine:
         """Store the plan, then its manifest, then, in one transaction, the engine's row and the build's success.
@@ -99,14 +151,13 @@ class EngineCache:
         engine. ``LeaseLost`` when the lease is no longer held: then nothing was committed.
         """
         blob = self.store.put_file(plan, link=True)
-        whole = dict(manifest) | {"schema": MANIFEST_SCHEMA, "engine": {"digest": blob.digest, "size": blob.size}}
-        with_digest = whole | {"manifest": self._store_manifest(whole)}
+        kept = self._kept(whole(manifest, blob.digest, blob.size))
         request = lease.build.request
         engine = Engine(
             recipe=request.recipe,
             digest=blob.digest,
             size=blob.size,
-            manifest=with_digest,
+            manifest=kept,
             created=0.0,
             build_seconds=seconds,
             namespace=request.namespace,
@@ -115,11 +166,12 @@ class EngineCache:
         self.ends.succeed(lease, engine)
         return engine
 
-    def _store_manifest(self, manifest: Mapping[str, Any]) -> str:
-        body = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-        digest = self.store.put(io.BytesIO(body)).digest
-        assert digest == "sha256:" + hashlib.sha256(body).hexdigest()
-        return digest
+    def _kept(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Store the manifest's blob; what the row holds: the manifest, its blob's name, and its signature."""
+        digest = self.store.put(io.BytesIO(body(manifest))).digest
+        assert digest == blob_of(manifest)
+        signature = {"signature": self.signer.sign(manifest)} if self.signer else {}
+        return {**manifest, "manifest": digest, **signature}
 
 
 def key_parts(identity: Identity) -> KeyParts:

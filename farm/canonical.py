@@ -12,6 +12,7 @@ tuples. Sets are not in the domain: a caller sorts them first, and says so.
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -91,3 +92,16 @@ def digest(kind: str, value: Any) -> str:
     or of different schemas, never meet.
     """
     return "sha256:" + hashlib.sha256(encode(["farm", SCHEMA, kind, value])).hexdigest()
+
+
+def to_json(value: Any) -> bytes:
+    """Canonical JSON: keys sorted, no blanks, ASCII, floats as their shortest decimals (and ``Infinity``, ``NaN``).
+    One value, one byte string; but tuples are lists here, and keys are text. ``TypeError`` for what JSON has no word
+    for."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain).encode("ascii")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no canonical JSON for {type(value).__name__}")

@@ -41,6 +41,8 @@ class Config:
     that nobody told it of; ``drain_seconds``: how long one that is to stop waits for the builds in hand;
     ``patience_seconds``: how long a client that waits for builds bears with a database that is away; ``store_cache``:
     what a machine keeps of a store that is not on it. ``timing``: what a worker does with kernel timings (``TIMINGS``).
+    ``signing_key``: the file of the private key with which this machine's workers sign their engines; ``trust``: whose
+    signatures are asked for before one is handed out.
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".farm")
@@ -65,6 +67,8 @@ class Config:
     store_cache: int = 20 * 2**30
     timing: str = "share"
     host: str = field(default_factory=socket.gethostname)
+    signing_key: str = ""
+    trust: str = ""
 
     @property
     def embedded(self) -> bool:

@@ -67,6 +67,11 @@ class CorruptBlob(FarmError):
     """Stored bytes do not match their digest. The caller treats the blob as missing and reports it."""
 
 
+class Untrusted(FarmError):
+    """An engine that nobody whom the trust policy names vouches for. It is not handed out; its row stays, since others
+    may trust it."""
+
+
 class LeaseLost(FarmError):
     """The lease on a build is no longer held: another worker may have it. Nothing may be committed."""
 

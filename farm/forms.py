@@ -15,16 +15,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from farm.builders import AttemptFailed, Builder, Cancelled, Form, Limits, Watch
 from farm.builds import Failure, FailureKind
+from farm.canonical import to_json
 from farm.errors import CorruptBlob
 from farm.index import Index, StoredForm
 from farm.logging import get_logger
+from farm.manifests import statement
 from farm.programs.sanitise import sanitise_pt2
-from farm.store import BlobStore
+from farm.store import BlobStore, lost
 from farm.toolchains import EXPORTER
+from farm.trust import Policy, Signer
 
 log = get_logger(__name__)
 LOCK_POLL_S = 0.1
@@ -37,7 +41,19 @@ SCHEMA = 1
 class Forms:
     """The node's forms: a folder in front of the store. Safe between threads and processes of one machine."""
 
-    def __init__(self, index: Index, store: BlobStore, folder: Path, builder: Builder, limits: Limits) -> None:
+    def __init__(
+        self,
+        index: Index,
+        store: BlobStore,
+        folder: Path,
+        builder: Builder,
+        limits: Limits,
+        signer: Signer | None = None,
+        trust: Policy | None = None,
+    ) -> None:
+        """``signer`` vouches for what is exported here; with ``trust``, no form is taken that nobody vouches for: an
+        engine built from another program's form would be signed in good faith."""
+        self._signer, self._trust = signer, trust
         self._index, self._store, self._builder, self._limits = index, store, builder, limits
         self._folder = folder / "forms"
         self._seen: dict[Path, tuple[tuple[str, int, int], ...]] = {}
@@ -49,9 +65,19 @@ class Forms:
         A copy, not a link: a reader tells by a file's ctime whether it changed meanwhile, and another process
         that links to the same file changes that.
         """
-        if not self._store.fetch(digest, path):
+        if not self._sound_blob(digest, path):
             text, hint = f"program {digest} is gone from the store", "ask for the model again to store it anew"
             raise AttemptFailed(Failure(FailureKind.TRANSIENT, text, hint))
+
+    def _sound_blob(self, digest: str, path: Path, link: bool = False) -> bool:
+        """Fetch; a blob that is corrupt is put aside, and is then as good as gone: a form is exported anew, and a
+        program stored again by whoever asks for its model next."""
+        try:
+            return self._store.fetch(digest, path, link=link)
+        except CorruptBlob as error:
+            log.warning("a corrupt blob is put aside", blob=digest, reason=error.message)
+            self._store.quarantine(digest)
+            return False
 
     def get(self, program: Callable[[], Path], digest: str, format: str, watch: Watch) -> Form:
         """The form of a program: from this machine, else from the store, else exported now from ``program()``.
@@ -106,14 +132,20 @@ class Forms:
 
     def _download(self, digest: str, exporter: str, home: Path) -> bool:
         form = self._index.form(digest, exporter)
-        if form is None or self._store.missing({form.graph, str(form.detail["side"])}):
+        if form is None or lost(self._store, {form.graph, str(form.detail.get("side")), form.data or form.graph}):
+            return False
+        refused = self._trust.refuses_statement(form.detail.get("signature"), said_of(form)) if self._trust else ""
+        if refused:
+            log.warning("a form is not taken, and exported anew", program=digest, reason=refused)
+            return False
+        files = {str(form.detail["graph"]): form.graph}
+        if form.data is not None:
+            files[str(form.detail["data"])] = form.data
+        if not all(is_plain(name) for name in files):
             return False
         with self._whole(home) as folder:
-            files = {str(form.detail["graph"]): form.graph}
-            if form.data is not None:
-                files[str(form.detail["data"])] = form.data
             files[SIDE] = str(form.detail["side"])  # last: it says that the others are there
-            return all(self._store.fetch(blob, folder / name, link=True) for name, blob in files.items())
+            return all(self._sound_blob(blob, folder / name, link=True) for name, blob in files.items())
 
     def _export(self, program: Path, digest: str, exporter: str, home: Path, watch: Watch) -> None:
         with self._whole(home) as folder:
@@ -133,7 +165,10 @@ class Forms:
         write_form(folder, form, [graph] + ([data] if data else []))
         side = self._store.put_file(folder / SIDE).digest
         names = {"graph": form.graph.name, "data": form.data.name if form.data else None, "side": side}
-        self._index.put_form(StoredForm(digest, exporter, graph, data, names))
+        made = StoredForm(digest, exporter, graph, data, names)
+        if self._signer:
+            made = replace(made, detail={**names, "signature": self._signer.vouch(said_of(made))})
+        self._index.put_form(made)
 
     @contextlib.contextmanager
     def _whole(self, home: Path) -> Iterator[Path]:
@@ -148,6 +183,13 @@ class Forms:
                 folder.rename(home)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def said_of(form: StoredForm) -> bytes:
+    """What whoever exported a form vouches for: that it is of this program, by this exporter, and its files."""
+    told = {name: value for name, value in form.detail.items() if name != "signature"}
+    said = {"program": form.program, "exporter": form.exporter, "graph": form.graph, "data": form.data, "detail": told}
+    return statement("farm ONNX form", SCHEMA, to_json(said))
 
 
 def write_form(folder: Path, form: Form, digests: Sequence[str]) -> None:
@@ -167,6 +209,8 @@ def write_form(folder: Path, form: Form, digests: Sequence[str]) -> None:
 def read_form(home: Path) -> tuple[Form, list[str]]:
     """The form that lies in ``home``, and what its files' digests must be."""
     side = json.loads((home / SIDE).read_text("utf-8"))
+    if not all(is_plain(str(name)) for name in (side["graph"], side["data"] or side["graph"])):
+        raise ValueError(f"{side['graph']!r} and {side['data']!r} are no names of files in one folder")
     form = Form(
         graph=home / side["graph"],
         data=home / side["data"] if side["data"] else None,
@@ -176,6 +220,11 @@ def read_form(home: Path) -> tuple[Form, list[str]]:
         nodes=side["nodes"],
     )
     return form, list(side["digests"])
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name that was read off a row or a blob stays in the folder that it is put into."""
+    return Path(name).name == name and name not in ("", SIDE)
 
 
 def flush(path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from farm.builders import Cancelled, Watch
 from farm.builds import Lease
@@ -33,6 +35,7 @@ class Heart:
         self._phase: tuple[str, float | None] = ("start", None)
         self._text: list[str] = []
         self._lock = threading.Lock()
+        self._logged, self._log_bytes = hashlib.sha256(), 0
         self._said: tuple[str, float | None] = self._phase
         self._good_until = time.monotonic() + ttl
         self._extended = time.monotonic()
@@ -42,6 +45,11 @@ class Heart:
 
     def cancelled(self) -> bool:
         return self.unwanted or self.lost or self._stopping.is_set()
+
+    def log_digest(self) -> dict[str, Any]:
+        """Of all that this attempt has logged, in UTF-8: ``digest`` and ``bytes``. The end of the build's log."""
+        with self._lock:
+            return {"digest": f"sha256:{self._logged.hexdigest()}", "bytes": self._log_bytes}
 
     def check(self) -> None:
         """Raise before a commit that could not hold: ``LeaseLost`` or ``Cancelled``."""
@@ -92,8 +100,12 @@ class Heart:
         self._phase = (phase, progress)
 
     def _write(self, text: str) -> None:
+        text = text if text.endswith("\n") else text + "\n"
         with self._lock:
-            self._text.append(text if text.endswith("\n") else text + "\n")
+            self._text.append(text)
+            data = text.encode("utf-8", "replace")
+            self._logged.update(data)
+            self._log_bytes += len(data)
 
     def _take_text(self) -> str:
         with self._lock:

@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from farm.errors import CorruptBlob
 from farm.explain import Reason
 from farm.programs import Program
-from farm.store import BlobStore
+from farm.store import BlobStore, is_name
 
 SCHEMA = 2
 SHOWN = 3
@@ -46,7 +47,10 @@ def save_outline(outline: Mapping[str, Any], store: BlobStore) -> str:
 def load_outline(digest: str | None, store: BlobStore) -> dict[str, Any] | None:
     """The outline of that digest; ``None`` when there is none, it cannot be read, or it is of another schema: an
     explanation is the shorter for it, and does not fail."""
-    data = store.read(digest) if digest else None
+    try:
+        data = store.read(digest) if digest and is_name(digest) else None
+    except CorruptBlob:  # 'farm verify' puts it aside; who explains need not be able to
+        data = None
     if data is None:
         return None
     try:

@@ -26,7 +26,7 @@ from typing import Any
 
 from farm.errors import BadInput
 from farm.repair import Repair
-from farm.store import LABEL, Blob, BlobStore
+from farm.store import LABEL, Blob, BlobStore, lost
 from farm.upkeep import PAGE, Holder, Holding, Upkeep, batched
 
 GRACE_SECONDS = 3600.0
@@ -97,16 +97,20 @@ class Reconcile:
         """``BadInput``, before anything was done, where database and store do not look as if they belonged together."""
         if not self._dry_run:
             self._repair.now()
-        labelled = belong_together(self._index, self._store, self._sure)
-        if not self._sure:
-            self._check_rows()
-            if not labelled:
-                self._check_blobs()
+        self.guard()
         if not self._dry_run:
             bind(self._index, self._store)
         self._rows()
         self._blobs()
         return self._tally
+
+    def guard(self) -> None:
+        """Look whether this is the right store; ``BadInput`` where it looks like another."""
+        labelled = belong_together(self._index, self._store, self._sure)
+        if not self._sure:
+            self._check_rows()
+            if not labelled:
+                self._check_blobs()
 
     # -- is this the right store? ------------------------------------------------------------------------------
 
@@ -135,7 +139,7 @@ class Reconcile:
             )
 
     def _gone(self, page: Sequence[Holding]) -> list[Holding]:
-        missing = self._store.missing({blob for row in page for blob in row.blobs})
+        missing = lost(self._store, {blob for row in page for blob in row.blobs})
         return [row for row in page if missing.intersection(row.blobs)]
 
     # -- rows whose blobs are gone -----------------------------------------------------------------------------
@@ -154,7 +158,7 @@ class Reconcile:
     def _forget(self, gone: Sequence[Holding]) -> int:
         if self._dry_run:
             return len(gone)
-        return sum(self._index.drop(row, "blob missing") for row in gone if self._store.missing(row.blobs))
+        return sum(self._index.drop(row, "blob missing") for row in gone if lost(self._store, row.blobs))
 
     def _note_programs(self, gone: Sequence[Holding]) -> int:
         """A program's row stays: whoever asks for the model again puts its bytes there again. A build of it that is

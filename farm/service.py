@@ -16,17 +16,28 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from farm.asks import Answer, Ask, EngineRef, Identity, Outcome
 from farm.builds import Build, BuildRequest, BuildState, Engine
-from farm.cache import EngineCache, Miss, key_parts
-from farm.errors import BadInput, NoSuchThing, Unavailable
+from farm.cache import BLOB_LOST, VOUCHED, EngineCache, Miss, key_parts
+from farm.errors import (
+    BadInput,
+    BuildFailed,
+    CorruptBlob,
+    FarmError,
+    Missing,
+    NoSuchThing,
+    Unavailable,
+    Untrusted,
+)
 from farm.explain import Comparison, compare, nearest
 from farm.identify import Identifier
 from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted
 from farm.lookout import Lookout
 from farm.outlines import load_outline, outline_of, program_reasons, save_outline
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
+from farm.remaking import remake
 from farm.repair import Repair
 from farm.store import BlobStore
 from farm.toolchains import exact_toolchain
+from farm.trust import Policy
 
 if TYPE_CHECKING:
     from farm.config import Config
@@ -73,13 +84,14 @@ class Farm:
         dispatch: Dispatch,
         identifier: Identifier,
         gone_workers: Callable[[], Collection[str]],
+        trust: Policy | None = None,
     ) -> None:
         self.config = config
         self.index = index
         self.store = store
         self.dispatch = dispatch
         self.identifier = identifier
-        self.cache = EngineCache(index, store, (config.namespace,))
+        self.cache = EngineCache(index, store, (config.namespace,), trust=trust)
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._repair = Repair(index, dispatch.wake, gone_workers)
         self._submissions = 0
@@ -156,7 +168,8 @@ class Farm:
             answers = [missing_unless_exact(answer) for answer in answers]
         if allow_portable:
             answers = [self._or_portable(answer) for answer in answers]
-        self._count(answers)
+        distrusted = {n for n, miss in enumerate(found) if isinstance(miss, Miss) and miss.untrusted}
+        self._count(answers, distrusted)
         if build:
             self._forget_lost(found)
         missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
@@ -166,15 +179,19 @@ class Farm:
         wanted = [
             n for n, answer in enumerate(answers) if answer.outcome is Outcome.MISSING or (force and not answer.error)
         ]
-        for n, answer in zip(wanted, self._claim([answers[n] for n in wanted], force, keep), strict=True):
-            answers[n] = answer
+        for again in (False, True):
+            # What is there and not trusted must be built though it is there.
+            some = [n for n in wanted if (n in distrusted) is again]
+            for n, answer in zip(some, self._claim([answers[n] for n in some], force or again, keep), strict=True):
+                answers[n] = answer
         return answers
 
     def _forget_lost(self, found: Sequence[Found | Miss]) -> None:
-        """Forget engines whose bytes are gone, now that they are to be built again."""
+        """Forget engines whose bytes are gone, or whose rows are wrong, now that they are to be built again."""
         for miss in found:
             if isinstance(miss, Miss) and miss.lost is not None:
-                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, "blob missing")
+                reason = "blob missing" if miss.why == BLOB_LOST else "row altered"
+                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, reason)
 
     def _first_answer(self, identity: Identity, found: Found | Miss) -> Answer:
         if isinstance(found, Miss):
@@ -193,13 +210,14 @@ class Farm:
         hit = hit_answer(answer.identity, Found(engine, exact=False, same_weights=True))
         return replace(hit, portable=made_for)
 
-    def _count(self, answers: Sequence[Answer]) -> None:
+    def _count(self, answers: Sequence[Answer], distrusted: Collection[int] = ()) -> None:
         hits = [answer for answer in answers if answer.outcome is Outcome.HIT]
         if hits:
             self.index.count("hit", {"n": len(hits), "seconds": sum(answer.saved for answer in hits)})
         misses = len(answers) - len(hits)
         if misses:
-            self.index.count("miss", {"n": misses})
+            refused = sum(answers[n].outcome is not Outcome.HIT for n in distrusted)
+            self.index.count("miss", {"n": misses} | ({"untrusted": refused} if refused else {}))
 
     def _claim(self, answers: Sequence[Answer], force: bool, keep: bool) -> list[Answer]:
         """Queue or join a build for each. Programs first: a build must never wait for bytes that are not there."""
@@ -279,6 +297,9 @@ class Farm:
 
     def _claimed(self, answer: Answer, claim: Claim) -> Answer:
         if claim.outcome is Claimed.DONE and claim.engine is not None:
+            refused = self.cache.distrusts(claim.engine)
+            if refused:
+                return not_handed_out(answer, refused)
             return replace(answer, outcome=Outcome.HIT, engine=EngineRef(claim.engine.digest, claim.engine.size))
         assert claim.build is not None
         if claim.outcome is Claimed.FAILED:
@@ -364,9 +385,53 @@ class Farm:
         engine = engines.get(build.request.recipe)
         if engine is None:
             return replace(answer, outcome=Outcome.MISSING, error="the engine was removed as soon as it was built")
+        refused = self.cache.distrusts(engine)
+        if refused:
+            return not_handed_out(answer, refused)
         outcome = Outcome.JOINED if answer.outcome is Outcome.JOINED else Outcome.BUILT
         ref = EngineRef(engine.digest, engine.size)
         return replace(answer, outcome=outcome, engine=ref, manifest=engine.manifest, error="")
+
+    # -- fetching ----------------------------------------------------------------------------------------------
+
+    def fetch(self, engine: Engine, dest: Path, *, build: bool = False) -> Engine:
+        """Place an engine's plan at ``dest``, verified; returns the engine that it is of.
+
+        With ``build``, one whose bytes are gone or wrong, or that nobody vouches for, is built again first, from the
+        stored program. Else, or when that cannot be, it is an error: ``Missing``, ``CorruptBlob``, ``Untrusted``.
+        """
+        try:
+            self.cache.fetch(engine, dest)
+            return engine
+        except (Missing, CorruptBlob, Untrusted) as error:
+            if not build:
+                raise
+            self.notify(f"{error.message}; it is built again")
+            made = self._made_again(engine, error)
+        self.cache.fetch(made, dest)
+        return made
+
+    def _made_again(self, engine: Engine, error: FarmError) -> Engine:
+        (answer,) = self.remake([engine])
+        if answer is None:
+            raise error
+        (answer,) = self.wait([answer])
+        if not answer.outcome.has_engine:
+            raise BuildFailed(answer.error or f"the build ended as {answer.outcome}", answer.hint) from error
+        found = self.index.engines(prefix=engine.recipe, namespaces=(engine.namespace,))
+        made = next((one for one in found if one.recipe == engine.recipe), None)
+        if made is None:
+            raise Missing(f"engine {engine.digest} was built again, and is gone again", "ask again") from error
+        return made
+
+    def remake(self, engines: Sequence[Engine], *, keep: bool = False) -> list[Answer | None]:
+        """Queue a build of each as it was first asked for, though it is there; ask ``wait`` for how they end. ``None``
+        where the build that made it, or the program, is gone: whoever has the model must ask for it."""
+        answers = remake(self.index, self.store, engines, "" if keep else self.waiter)
+        self.dispatch.wake(self.index.wakes(0.0))
+        return answers
+
+    # -- ending ------------------------------------------------------------------------------------------------
 
     def abandon(self) -> list[str]:
         """Withdraw this process from every build it waits for; returns those that nobody else wanted, which
@@ -446,6 +511,11 @@ def hit_answer(identity: Identity, found: Found) -> Answer:
         exact=found.exact,
         manifest=engine.manifest,
     )
+
+
+def not_handed_out(answer: Answer, refused: str) -> Answer:
+    """The same answer, failed: there is an engine, and it may not be handed out."""
+    return replace(answer, outcome=Outcome.FAILED, error=f"its engine is not handed out: {refused}", hint=VOUCHED)
 
 
 def missing_unless_exact(answer: Answer) -> Answer:

@@ -11,7 +11,8 @@ All methods may be called from any thread and any process at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -25,6 +26,30 @@ class Blob:
     digest: str
     size: int
     modified: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Stray:
+    """What lies among the blobs and is none: where, as the store names places, and what it is, in words."""
+
+    place: str
+    what: str
+
+
+NAME = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be a blob's name. Whoever reads names out of rows asks before a store does: rows can be
+    edited, and a store refuses a name that is none."""
+    return NAME.fullmatch(text) is not None
+
+
+def lost(store: BlobStore, digests: Iterable[str]) -> set[str]:
+    """Those of ``digests`` that are not there, and those that cannot be."""
+    asked = set(digests)
+    named = {digest for digest in asked if is_name(digest)}
+    return (asked - named) | store.missing(named)
 
 
 LABEL = "farm-store-id"
@@ -75,8 +100,22 @@ class BlobStore(Protocol):
         not there. One that is put anew meanwhile stays."""
         ...
 
-    def blobs(self) -> Iterator[Blob]:
-        """Every blob, in no order. One added or removed meanwhile may or may not appear."""
+    def check(self, digest: str, tell: Callable[[int], None] = lambda count: None) -> int | None:
+        """Read all of the blob where it truly lies, and verify it; its size, or ``None`` when it is not there.
+        ``tell`` hears of each piece's size as it comes, and may take its time."""
+        ...
+
+    def blobs(self, start: str = "") -> Iterator[Blob]:
+        """Every blob, in no order; with ``start``, those whose digits begin with it (two at most). One added or removed
+        meanwhile may or may not appear."""
+        ...
+
+    def strays(self) -> Iterator[Stray]:
+        """What lies where blobs lie and is none: other names, links, pipes, folders."""
+        ...
+
+    def set_aside(self, place: str) -> bool:
+        """Put what ``strays`` named where quarantined blobs lie; ``False`` when it is gone."""
         ...
 
     def clock(self) -> float:

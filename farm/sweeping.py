@@ -12,14 +12,13 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from farm.asks import Answer, Identity, Outcome
 from farm.builds import Build
 from farm.cache import Miss, key_parts
-from farm.compilation import FIELDS
 from farm.errors import BadInput, BadSettings, BadTarget
 from farm.index import Found, Sweep, Trial
+from farm.remaking import answer_of
 from farm.service import Farm
 from farm.sweep_results import INVALID, SAME, SweepResults, find_sweep, results
 from farm.sweeps import PROFILE, Configuration, SweepSpec, configurations
@@ -311,26 +310,3 @@ def cancel(farm: Farm, sweep: Sweep) -> tuple[list[Build], list[Build]]:
     )
     mine = [build for build in active if build.waiters <= 1]
     return [farm.index.cancel(build.id) for build in mine], [build for build in active if build.waiters > 1]
-
-
-def answer_of(build: Build) -> Answer:
-    """An answer that waits for ``build``, for a build that was found by its id rather than asked for."""
-    request = build.request
-    identity = Identity(
-        model=request.model,
-        path=Path(request.model),
-        target=request.target,
-        toolchain=request.toolchain,
-        key=request.key,
-        recipe=request.recipe,
-        graph="",
-        weights=request.weights,
-        settings={name: value for name, value in request.settings.items() if name in FIELDS},
-        told=request.told,
-        profiles=request.profiles,
-        parts=request.parts,
-        capability=request.capability,
-        format=request.program_format,
-        given=request.settings,
-    )
-    return Answer(identity, Outcome.QUEUED, build=build.id)

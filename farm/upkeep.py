@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+from farm.builds import Engine
 from farm.index import Index
 
 T = TypeVar("T")
@@ -61,6 +62,10 @@ class Upkeep(Index, Protocol):
         """Those of ``blobs`` that some row names, whatever for. By indexes, however many rows there are."""
         ...
 
+    def engines_after(self, place: Place = (), limit: int = PAGE) -> list[Engine]:
+        """Engines by recipe and namespace, beyond ``place`` (a recipe and a namespace), whatever their rows say."""
+        ...
+
     def drop(self, holding: Holding, reason: str) -> bool:
         """Forget an engine or a form whose bytes are gone; False when it was written anew since it was read."""
         ...
@@ -84,6 +89,10 @@ class Upkeep(Index, Protocol):
 
     def put_notes(self, notes: Mapping[str, str]) -> dict[str, str]:
         """``put_note`` for several."""
+        ...
+
+    def set_note(self, name: str, value: str) -> None:
+        """Note ``value`` in place of what was noted."""
         ...
 
     # -- whole rows ----------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from farm.timing import TimingCaches
     from farm.timings import Timings
     from farm.toolchains import Toolchain
+    from farm.trust import Policy, Signer
     from farm.upkeep import Upkeep
     from farm.worker import BuildWorker
 
@@ -55,7 +56,25 @@ def open_farm(config: Config | None = None) -> Farm:
         open_dispatch(config, index, store),
         open_identifier(config),
         lambda: gone_workers(index),
+        open_trust(config),
     )
+
+
+def open_trust(config: Config) -> Policy | None:
+    """Whose signatures are asked for before an engine is handed out; nobody's unless that is configured."""
+    if not config.trust:
+        return None
+    from farm.trust import load_policy
+
+    return load_policy(config.trust)
+
+
+def open_signer(config: Config) -> Signer | None:
+    if not config.signing_key:
+        return None
+    from farm.trust import load_signer
+
+    return load_signer(Path(config.signing_key).expanduser())
 
 
 def open_index(config: Config) -> Index:
@@ -281,11 +300,12 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
 
     builder = TensorRTBuilder(fitting.environment)
     limits = Limits(seconds=config.build_timeout, memory=config.build_memory)
+    signer = open_signer(config)
     return BuildWorker(
         Workshop(
             index=index,
-            cache=EngineCache(index, store, (config.namespace,), Ledger(index)),
-            forms=Forms(index, store, config.scratch, builder, limits),
+            cache=EngineCache(index, store, (config.namespace,), Ledger(index), signer=signer),
+            forms=Forms(index, store, config.scratch, builder, limits, signer, open_trust(config)),
             builder=builder,
             identifier=open_identifier(config),
             serves=fitting.serves,

@@ -228,7 +228,8 @@ class BuildWorker:
                 learned = self.shop.timings.learn(taken, product, keyed.parts, keyed.effective.told, watch)
             done()
             watch.report("store", None)
-            manifest = self._manifest(lease, keyed, product, form.exporter, exported) | {"timing_cache": learned}
+            manifest = self._manifest(lease, keyed, product, form.exporter, exported)
+            manifest |= {"timing_cache": learned, "log": heart.log_digest()}
             heart.flush()
             self._commit(lease, heart, product.plan, manifest, built)
 
@@ -310,6 +311,7 @@ class BuildWorker:
             "weights": keyed.weights,
             "parts": keyed.parts,
             "given": request.settings,
+            "effective": keyed.parts["settings"],
             "told": keyed.effective.told,
             "read_back": product.read_back,
             "target": request.target,
@@ -322,7 +324,10 @@ class BuildWorker:
             "warnings": list(product.warnings),
             "build": lease.build.id,
             "attempt": lease.attempt,
+            "namespace": request.namespace,
             "node": self.shop.host,
+            "machine": {name: self.shop.detail.get(name) for name in ("arch", "gpu", "driver", "cuda")},
+            "timing_cache": None,
             "worker": self.me.id,
             "farm": __version__,
         }

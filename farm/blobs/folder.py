@@ -14,23 +14,25 @@ import fcntl
 import hashlib
 import math
 import os
+import re
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from farm.blobs.faults import fault
 from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks, sync_folder, write_all
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
-from farm.errors import Unavailable
-from farm.store import LABEL, Blob
+from farm.errors import BadInput, Unavailable
+from farm.store import LABEL, Blob, Stray
 
 # Between the making of a temporary file and its lock lies an instant; nobody sweeps one so young.
 SWEEP_AFTER_S = 60.0
 # Where the file system has no locks, age alone tells.
 SWEEP_UNLOCKED_AFTER_S = 86_400.0
+TWO = re.compile(r"[0-9a-f]{2}")
 NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES})
 
 
@@ -85,8 +87,18 @@ class FolderStore:
             folder.mkdir(parents=True, exist_ok=True)
             for above in (folder.parent, self.root):
                 sync_folder(above)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except IsADirectoryError:
+            self._put_aside(path)
+            temporary.replace(path)
         sync_folder(folder)
+
+    def _put_aside(self, path: Path) -> None:
+        """Away with what is no blob; ``FileNotFoundError`` when it is gone."""
+        aside = self.root / "quarantine" / f"stray-{uuid.uuid4().hex}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(aside)
 
     def adopt(self, digest: str, path: Path) -> None:
         """Take a file of this file system for a blob, by renaming. Its bytes must have been verified and synced; who
@@ -177,14 +189,53 @@ class FolderStore:
             raise corrupt(digest, str(self.root))
         temporary.replace(dest)
 
-    def blobs(self) -> Iterator[Blob]:
+    def check(self, digest: str, tell: Callable[[int], None] = lambda count: None) -> int | None:
+        with self._faults(), self._opened(digest) as source:
+            if source is None:
+                return None
+            hasher, size = hashlib.sha256(), 0
+            for chunk in descriptor_chunks(source):
+                hasher.update(chunk)
+                size += len(chunk)
+                tell(len(chunk))
+        if name_of(hasher) != digest:
+            raise corrupt(digest, str(self.root))
+        return size
+
+    def blobs(self, start: str = "") -> Iterator[Blob]:
         with self._faults():
             for folder in _entries(self.root / "sha256"):
+                if folder.name[: len(start)] != start:
+                    continue
                 for entry in _entries(Path(folder.path)):
                     if HEX.fullmatch(entry.name) and entry.name[:2] == folder.name:
                         found = _regular(Path(entry.path))
                         if found is not None:
                             yield Blob(PREFIX + entry.name, found.st_size, found.st_mtime)
+
+    def strays(self) -> Iterator[Stray]:
+        """What lies below ``sha256/`` beside the blobs."""
+        with self._faults():
+            for folder in _entries(self.root / "sha256"):
+                if not (TWO.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False)):
+                    yield Stray(f"sha256/{folder.name}", f"{_kind(folder)} where folders of blobs belong")
+                    continue
+                for entry in _entries(Path(folder.path)):
+                    named = HEX.fullmatch(entry.name) and entry.name[:2] == folder.name
+                    if not (named and entry.is_file(follow_symlinks=False)):
+                        what = "in a blob's place" if named else "under a name that no blob has there"
+                        yield Stray(f"sha256/{folder.name}/{entry.name}", f"{_kind(entry)} {what}")
+
+    def set_aside(self, place: str) -> bool:
+        parts = place.split("/")
+        if parts[0] != "sha256" or not 2 <= len(parts) <= 3 or not set(parts).isdisjoint({"", ".", ".."}):
+            raise BadInput(f"{place!r} is no place among blobs", "give what 'strays' named")
+        with self._faults():
+            try:
+                self._put_aside(self.root.joinpath(*parts))
+            except FileNotFoundError:
+                return False
+            return True
 
     # -- the store itself --------------------------------------------------------------------------------------
 
@@ -363,6 +414,14 @@ def _linked(path: Path, folder: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return "a symbolic link"
+    if entry.is_dir(follow_symlinks=False):
+        return "a folder"
+    return "a file" if entry.is_file(follow_symlinks=False) else "a pipe, socket or device"
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -6,13 +6,13 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from farm.blobs.faults import bad_source
 from farm.blobs.names import corrupt, hex_of, name_of
-from farm.store import Blob
+from farm.store import Blob, Stray
 
 PIECE = 2**20
 
@@ -72,10 +72,23 @@ class MemoryStore:
                 return False
             return self._held.pop(digest, None) is not None
 
-    def blobs(self) -> Iterator[Blob]:
+    def check(self, digest: str, tell: Callable[[int], None] = lambda count: None) -> int | None:
+        data = self.read(digest)
+        if data is None:
+            return None
+        tell(len(data))
+        return len(data)
+
+    def blobs(self, start: str = "") -> Iterator[Blob]:
         with self._lock:
             held = [Blob(digest, len(data), self._put_at[digest]) for digest, data in self._held.items()]
-        return iter(held)
+        return iter([blob for blob in held if hex_of(blob.digest).startswith(start)])
+
+    def strays(self) -> Iterator[Stray]:
+        return iter(())
+
+    def set_aside(self, place: str) -> bool:
+        return False
 
     def clock(self) -> float:
         return time.time()

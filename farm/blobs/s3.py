@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from farm.blobs.faults import folder_fault
 from farm.blobs.files import beside, open_source, source_chunks
@@ -27,7 +27,7 @@ from farm.blobs.s3_faults import Absent, Patience, Refused, Unknown
 from farm.blobs.s3_upload import PART, base64_sha256, changed, hash_file, upload
 from farm.blobs.s3_urls import place
 from farm.errors import BadInput, Unavailable
-from farm.store import LABEL, Blob
+from farm.store import LABEL, Blob, Stray
 
 TRIES = 4
 RENEW_AFTER_S = 900.0
@@ -174,15 +174,34 @@ class S3Store:
                     raise corrupt(digest, str(self), "bucket")
         raise Unavailable(f"{digest} in {self} changes each time that it is read", "ask again")
 
-    def blobs(self) -> Iterator[Blob]:
+    def check(self, digest: str, tell: Callable[[int], None] = lambda count: None) -> int | None:
+        def hashed(head: Head) -> int | None:
+            hasher = hashlib.sha256()
+            for chunk in self._bucket.stream(self._key(digest), head.etag, 0, head.size):
+                hasher.update(chunk)
+                tell(len(chunk))
+            return head.size if name_of(hasher) == digest else None
+
+        return self._verified(digest, hashed)
+
+    def blobs(self, start: str = "") -> Iterator[Blob]:
+        for ending, item in self._listed(start):
+            if _digits(ending):
+                yield Blob(PREFIX + _digits(ending), int(item["Size"]), item["LastModified"].timestamp())
+
+    def strays(self) -> Iterator[Stray]:
+        for ending, _ in self._listed():
+            if not _digits(ending):
+                yield Stray(f"{PREFIX[:-1]}/{ending}", "an object under a key that no blob has")
+
+    def _listed(self, start: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        """The objects where blobs lie: what their keys end with, and what the server tells of each."""
         listed = f"{self._prefix}{PREFIX[:-1]}/"
         page: dict[str, str] = {}
         while True:
-            answer = self._bucket.call("list_objects_v2", Prefix=listed, **page)
+            answer = self._bucket.call("list_objects_v2", Prefix=listed + start, **page)
             for item in answer.get("Contents", ()):
-                folder, _, digits = item["Key"].removeprefix(listed).partition("/")
-                if HEX.fullmatch(digits) and digits[:2] == folder:
-                    yield Blob(PREFIX + digits, int(item["Size"]), item["LastModified"].timestamp())
+                yield item["Key"].removeprefix(listed), item
             if not answer.get("IsTruncated"):
                 return
             page = {"ContinuationToken": answer["NextContinuationToken"]}
@@ -245,6 +264,18 @@ class S3Store:
             return False
         return True
 
+    def set_aside(self, place: str) -> bool:
+        if not place.startswith(f"{PREFIX[:-1]}/"):
+            raise BadInput(f"{place!r} is no place among blobs", "give what 'strays' named")
+        key = self._prefix + place
+        head = self._bucket.head(key)
+        if head is None:
+            return False
+        with contextlib.suppress(Refused, Absent):
+            self._bucket.copy(key, f"{self._prefix}quarantine/stray-{uuid.uuid4().hex}", head)
+        self._bucket.call("delete_object", Key=key)
+        return True
+
     def _is(self, digest: str, key: str, head: Head) -> bool:
         hasher = hashlib.sha256()
         try:
@@ -267,6 +298,12 @@ class S3Store:
     def _key(self, digest: str) -> str:
         digits = hex_of(digest)
         return f"{self._prefix}{PREFIX[:-1]}/{digits[:2]}/{digits}"
+
+
+def _digits(place: str) -> str:
+    """The digits of the blob that an object below ``sha256/`` is; empty where it is none."""
+    folder, _, digits = place.partition("/")
+    return digits if HEX.fullmatch(digits) and digits[:2] == folder else ""
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from farm.blobs.folder import FolderStore
 from farm.blobs.names import hex_of
 from farm.errors import CorruptBlob, FarmError, Unavailable
 from farm.logging import get_logger
-from farm.store import Blob, BlobStore
+from farm.store import Blob, BlobStore, Stray
 
 TRIES = 3
 STALLED_S = 30.0
@@ -95,8 +95,15 @@ class TieredStore:
                 break
         return self.back.fetch(digest, dest, link=link)
 
-    def blobs(self) -> Iterator[Blob]:
-        return self.back.blobs()
+    def check(self, digest: str, tell: Callable[[int], None] = lambda count: None) -> int | None:
+        """The store behind's own blob, never a copy."""
+        return self.back.check(digest, tell)
+
+    def blobs(self, start: str = "") -> Iterator[Blob]:
+        return self.back.blobs(start)
+
+    def strays(self) -> Iterator[Stray]:
+        return self.back.strays()
 
     def presign(self, digest: str, seconds: int) -> str | None:
         return self.back.presign(digest, seconds)
@@ -124,6 +131,9 @@ class TieredStore:
         if aside:
             self._front_does(lambda: self._front.delete(digest))
         return aside
+
+    def set_aside(self, place: str) -> bool:
+        return self.back.set_aside(place)
 
     def sweep(self) -> int:
         """What the store behind sweeps, and what was being brought here by those who died."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from farm.cli import asking, care, fleet, looking, nodes, sweep, timing, upkeep
+from farm.cli import asking, care, fleet, looking, nodes, sweep, timing, upkeep, verifying
 from farm.version import __version__
 
 ASK, LOOK, FLEET, CARE = "Ask for engines", "Look and act", "Fleet", "Care"
@@ -60,5 +60,7 @@ app.add_typer(fleet.database, name="db", rich_help_panel=FLEET)
 app.command("reconcile", rich_help_panel=FLEET)(upkeep.reconcile)
 app.command("migrate", rich_help_panel=FLEET)(upkeep.migrate)
 app.add_typer(timing.app, name="timing", rich_help_panel=CARE)
+app.command("verify", rich_help_panel=CARE)(verifying.verify)
+app.command("keygen", rich_help_panel=CARE)(verifying.keygen)
 app.command("doctor", rich_help_panel=CARE)(care.doctor)
 app.command("demo", rich_help_panel=CARE)(care.demo)

@@ -12,10 +12,10 @@ import typer
 from farm.cli import options as opt
 from farm.cli.output import Column, Table, count_of, emit, human_seconds, human_size, note, say, short
 from farm.cli.session import opened
-from farm.errors import BadInput
+from farm.errors import BadInput, BuildFailed
 
 if TYPE_CHECKING:
-    from farm.asks import Answer, Identity
+    from farm.asks import Answer, Ask, Identity
     from farm.cache import Miss
     from farm.index import Found
     from farm.service import Farm
@@ -242,6 +242,9 @@ def pull(
     opt_shapes: opt.OptShapes,
     max_shapes: opt.MaxShapes,
     custom_ops: opt.CustomOps,
+    build: Annotated[
+        bool, typer.Option("--build", metavar="", help="Build what is missing, damaged or not to be trusted first.")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Fetch engines' plans, verified.
@@ -253,9 +256,11 @@ def pull(
     profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
     models = [text for text in what if opt.program_path(text) is not None]
     keys = [text for text in what if opt.program_path(text) is None]
-    with opened() as farm:
+    with opened(building=build) as farm:
         asks = opt.asks(models, targets, settings, profiles, custom_ops) if models else []
-        placed = [place(farm, item, folder) for item in wanted(farm, keys, targets, asks)]
+        if build and asks:
+            _build_first(farm, asks)
+        placed = [place(farm, item, folder, build) for item in wanted(farm, keys, targets, asks)]
     if as_json:
         emit([item.as_json() for item in placed])
         return
@@ -266,3 +271,11 @@ def pull(
         table.add(item.model, item.target, human_size(item.size), str(item.path))
     table.show()
     say(f"{count_of(len(placed), 'plan')} in {folder}")
+
+
+def _build_first(farm: Farm, asks: Sequence[Ask]) -> None:
+    """Have what is missing built; ``BuildFailed`` when one cannot be."""
+    for answer in wait_for(farm, farm.submit(asks)):
+        if answer.error:
+            identity = answer.identity
+            raise BuildFailed(f"{identity.model} for {identity.target}: {answer.error}", answer.hint)

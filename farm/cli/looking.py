@@ -301,7 +301,7 @@ def retry(
 
 def _retry_build(farm: Farm, build: Build, no_wait: bool, as_json: bool) -> int:
     from farm.cli.asking import exit_code, show_answers, wait_for
-    from farm.sweeping import answer_of
+    from farm.remaking import answer_of
 
     answers = [answer_of(farm.retry(build.id, keep=no_wait))]
     if not no_wait:

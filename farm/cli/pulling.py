@@ -108,19 +108,19 @@ def _by_look(farm: Farm, asks: Sequence[Ask]) -> list[Wish]:
     return wishes
 
 
-def place(farm: Farm, wish: Wish, folder: Path) -> Placed:
-    """Fetch, verify and place one plan, and its manifest beside it. ``Unavailable`` when ``folder`` cannot be used."""
+def place(farm: Farm, wish: Wish, folder: Path, build: bool = False) -> Placed:
+    """Fetch, verify and place one plan, and its manifest beside it; with ``build``, one that is lost or not to be
+    trusted is built again first. ``Unavailable`` when ``folder`` cannot be used."""
     path = folder / file_name(wish)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        farm.cache.fetch(wish.engine, path)
+        engine = farm.fetch(wish.engine, path, build=build)
         manifest = path.with_suffix(".json")
         written = manifest.with_name(f".{manifest.name}.partial")
-        written.write_text(json.dumps(wish.engine.manifest, indent=2, sort_keys=True) + "\n", "utf-8")
+        written.write_text(json.dumps(engine.manifest, indent=2, sort_keys=True) + "\n", "utf-8")
         written.replace(manifest)
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error.strerror or error}", "choose another -o folder") from error
-    engine = wish.engine
     return Placed(wish.model, wish.target, wish.key, engine.recipe, engine.digest, engine.size, path)
 
 

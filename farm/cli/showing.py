@@ -190,7 +190,7 @@ def _engine_document(engine: Engine) -> dict[str, Any]:
 
 def _show_engine(item: dict[str, Any]) -> None:
     manifest = item["manifest"]
-    seconds = manifest.get("seconds") or {}
+    seconds = _table(manifest, "seconds")
     phases = ", ".join(f"{name} {human_seconds(took)}" for name, took in seconds.items() if took)
     card(
         f"engine {short(item['engine'])}",
@@ -208,6 +208,7 @@ def _show_engine(item: dict[str, Any]) -> None:
             ("peak memory", human_size(manifest.get("peak_memory"))),
             ("by build", manifest.get("build") or ""),
             ("on node", manifest.get("node") or ""),
+            ("signed by", str(_table(manifest, "signature").get("key", ""))),
             ("key", short(item["key"])),
             ("recipe", short(item["recipe"])),
             ("sha256", item["engine"].partition(":")[2]),
@@ -215,8 +216,14 @@ def _show_engine(item: dict[str, Any]) -> None:
     )
 
 
+def _table(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a manifest that is a table of its own: rows can be edited, and must be shown all the same."""
+    found = manifest.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _bindings(manifest: dict[str, Any], side: str) -> str:
-    bound = (manifest.get("bindings") or {}).get(side) or []
+    bound = _table(manifest, "bindings").get(side) or []
     return "\n".join(f"{b.get('name')} {str(b.get('dtype')).lower()} {_shape(b.get('shape', ()))}" for b in bound)
 
 
@@ -226,7 +233,7 @@ def _shape(shape: Any) -> str:
 
 def _profiles(manifest: dict[str, Any]) -> str:
     lines = []
-    names = [b.get("name") for b in (manifest.get("bindings") or {}).get("inputs") or []]
+    names = [b.get("name") for b in _table(manifest, "bindings").get("inputs") or []]
     for profile in manifest.get("profiles") or []:
         for position, shapes in profile.items():
             low, best, high = (shapes[kind] for kind in ("min", "opt", "max")) if isinstance(shapes, dict) else shapes

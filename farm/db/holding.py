@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import Column, CompoundSelect, Connection, Row, Select, delete, select, tuple_, union_all
 
+from farm.builds import Engine
 from farm.db.engines import Engines
 from farm.db.models import builds, engines, forms, key_parts, notes, programs
-from farm.db.rows import clean, load
+from farm.db.rows import clean, engine_from, load
 from farm.db.session import Database, reads, writes
 from farm.db.statements import IS_ACTIVE
 from farm.upkeep import PAGE, Holder, Holding, Place
@@ -35,6 +36,11 @@ class HoldingRows(Engines):
         columns = _columns(holder)
         query = beyond(select(*columns), TABLES[holder].primary_key.columns, after).limit(limit)
         return [_holding(holder, row) for row in connection.execute(query)]
+
+    @reads
+    def engines_after(self, connection: Connection, place: Place = (), limit: int = PAGE) -> list[Engine]:
+        query = beyond(select(engines), engines.primary_key.columns, place).limit(limit)
+        return [engine_from(row) for row in connection.execute(query)]
 
     @reads
     def named(self, connection: Connection, blobs: Collection[str]) -> set[str]:
@@ -80,6 +86,12 @@ class HoldingRows(Engines):
 
     def put_note(self, name: str, value: str) -> str:
         return self.put_notes({name: value})[name]
+
+    @writes
+    def set_note(self, connection: Connection, name: str, value: str) -> None:
+        row = {"name": clean(name), "value": clean(value)}
+        insert = self.db.insert(notes).values(**row)
+        connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"value": row["value"]}))
 
     @writes
     def put_notes(self, connection: Connection, notes: Mapping[str, str]) -> dict[str, str]:

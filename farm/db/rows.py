@@ -130,11 +130,21 @@ def engine_from(row: Row[Any]) -> Engine:
         recipe=row.recipe,
         digest=row.digest,
         size=row.size,
-        manifest=load(row.manifest_json),
+        manifest=manifest_from(row.manifest_json),
         created=row.created,
         build_seconds=row.build_seconds,
         namespace=row.namespace,
+        build=row.build,
     )
+
+
+def manifest_from(text: str) -> Mapping[str, Any]:
+    """Nothing from a row that holds no JSON object: one that was spoilt must not hide the others."""
+    try:
+        found = load(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def parts_from(row: Row[Any]) -> KeyParts:

@@ -116,6 +116,25 @@ class UpkeepContract:
         assert index.notes(["store", "x", "nothing"]) == {"store": "a", "x": "d"}
         assert index.put_notes({}) == {} == index.notes([])
 
+    def test_a_note_can_be_set_anew(self, index: Upkeep) -> None:
+        for value in ("a", "b", "b", ""):
+            index.set_note("verify", value)
+            assert index.note("verify") == value
+        index.put_note("verify", "c")
+        assert index.note("verify") == ""
+
+    def test_engines_come_by_the_page_whatever_their_rows_say(self, index: Upkeep) -> None:
+        for n in range(5):
+            made(index, request(n, namespace="other" if n == 3 else "main"))
+        found, page = [], index.engines_after(limit=2)
+        while page:
+            found += page
+            page = index.engines_after((page[-1].recipe, page[-1].namespace), 2)
+        places = [(engine.recipe, engine.namespace) for engine in found]
+        assert len(found) == 5 and places == sorted(places)
+        builds = {build.request.recipe: build.id for build in index.builds()}
+        assert all(builds[engine.recipe] == engine.build for engine in found)
+
     # -- rows that move ----------------------------------------------------------------------------------------
 
     def test_rows_come_by_the_page_in_the_order_of_their_keys(self, index: Upkeep) -> None:

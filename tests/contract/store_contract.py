@@ -260,6 +260,30 @@ class StoreContract:
         assert dest.read_bytes() == b"old"
         assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["dest"]
 
+    def test_a_check_reads_all_of_a_blob_and_places_nothing(self, store: BlobStore, spoil: Spoil) -> None:
+        store.put(io.BytesIO(LARGE))
+        heard: list[int] = []
+        assert store.check(name(LARGE), heard.append) == len(LARGE) == sum(heard)
+        assert store.check(name(b"never stored")) is None
+        for bad in (LARGE[:-1], LARGE[:-1] + b"!", b""):
+            spoil(name(LARGE), bad)
+            with pytest.raises(CorruptBlob):
+                store.check(name(LARGE))
+        assert store.size(name(LARGE)) is not None, "what becomes of it is the caller's to say"
+
+    def test_blobs_are_listed_by_how_they_begin(self, store: BlobStore) -> None:
+        digests = {store.put(io.BytesIO(bytes([n]))).digest for n in range(40)}
+        starts = {digest.removeprefix("sha256:")[:2] for digest in digests}
+        for start in (*starts, "zz"):
+            listed = {blob.digest for blob in store.blobs(start)}
+            assert listed == {digest for digest in digests if digest.startswith(f"sha256:{start}")}
+
+    def test_a_store_in_order_has_no_strays(self, store: BlobStore) -> None:
+        store.put(io.BytesIO(SMALL))
+        store.set_label("x")
+        assert list(store.strays()) == []
+        assert not store.set_aside("sha256/ab/nothing")
+
     def test_quarantine_makes_a_miss_that_a_put_heals(self, store: BlobStore, spoil: Spoil) -> None:
         blob = store.put(io.BytesIO(SMALL))
         spoil(blob.digest, b"rotten")

@@ -22,6 +22,7 @@ from store_contract import LARGE, SMALL, Age, Spoil, StoreContract, name
 from farm.blobs import folder as folder_module
 from farm.blobs.folder import SWEEP_AFTER_S, FolderStore
 from farm.errors import BadInput, CorruptBlob, Unavailable
+from farm.store import LABEL
 
 
 @pytest.fixture
@@ -365,3 +366,42 @@ def test_a_corrupt_blob_is_kept_aside_to_be_looked_at(store: FolderStore) -> Non
     assert store.quarantine(blob.digest)
     (aside,) = (store.root / "quarantine").iterdir()
     assert aside.read_bytes() == b"rotten"
+
+
+def test_what_is_no_blob_is_told_of_and_set_aside(store: FolderStore, tmp_path: Path) -> None:
+    kept = store.put(io.BytesIO(SMALL))
+    below = store.root / "sha256"
+    (tmp_path / "elsewhere").mkdir()
+    digits = "ab" + "0" * 62
+    (below / "ab").mkdir(exist_ok=True)
+    (below / "ab" / digits).symlink_to("/etc/passwd")
+    (below / "ab" / "..%2fx").write_bytes(b"x")
+    os.mkfifo(below / "ab" / ("ab" + "1" * 62))
+    (below / "ab" / ("cd" + "0" * 62)).write_bytes(b"x")
+    (below / "cd").symlink_to(tmp_path / "elsewhere")
+    (below / "plain").write_bytes(b"x")
+    strays = {stray.place: stray.what for stray in store.strays()}
+    assert {place.removeprefix("sha256/") for place in strays} == {
+        f"ab/{digits}",
+        "ab/..%2fx",
+        "ab/ab" + "1" * 62,
+        "ab/cd" + "0" * 62,
+        "cd",
+        "plain",
+    }
+    assert strays[f"sha256/ab/{digits}"] == "a symbolic link in a blob's place"
+    assert "pipe" in strays["sha256/ab/ab" + "1" * 62]
+    assert list(store.blobs()) == [kept]
+    assert all(store.set_aside(place) for place in strays)
+    assert list(store.strays()) == [] and store.read(kept.digest) == SMALL
+    assert (tmp_path / "elsewhere").is_dir() and Path("/etc/passwd").exists()
+
+
+PLACES = ["", "tmp/x", "sha256", "sha256/../../x", "sha256/ab/../x", "sha256//x", LABEL, "/etc"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_else_is_set_aside(store: FolderStore, place: str) -> None:
+    store.put(io.BytesIO(SMALL))
+    with pytest.raises(BadInput, match="no place among blobs"):
+        store.set_aside(place)

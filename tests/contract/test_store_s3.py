@@ -29,7 +29,7 @@ from farm.blobs.s3 import S3Store, open_s3
 from farm.blobs.s3_bucket import Bucket, Head
 from farm.blobs.s3_upload import PART, hash_file, part_size, upload
 from farm.errors import BadInput, CorruptBlob, Unavailable
-from farm.store import Blob
+from farm.store import LABEL, Blob
 from tests.support.seaweed import Seaweed
 
 BUCKET = "farm-tests"
@@ -209,6 +209,20 @@ open_s3(*sys.argv[1:3]).put_file(Path(sys.argv[3]))
         assert done.returncode == -signal.SIGKILL
         assert uploads() != [] and list(store.blobs()) == [] and store.size(name(BIG)) is None
         assert store.put_file(tmp_path / "plan").digest == name(BIG) and store.read(name(BIG)) == BIG
+
+
+def test_objects_under_other_keys_are_strays(store: S3Store, s3: Seaweed) -> None:
+    kept = store.put(io.BytesIO(SMALL))
+    keys = ["ab/..%2f..%2fx", "zz/" + "0" * 64, "ab/" + "0" * 64, "plain", "ab/cd/" + "0" * 64]
+    for key in keys:
+        s3.client().put_object(Bucket=BUCKET, Key=f"{store._prefix}sha256/{key}", Body=b"x")
+    strays = list(store.strays())
+    assert {stray.place for stray in strays} == {f"sha256/{key}" for key in keys}
+    assert list(store.blobs()) == [kept]
+    assert all(store.set_aside(stray.place) for stray in strays)
+    assert list(store.strays()) == [] and store.read(kept.digest) == SMALL
+    with pytest.raises(BadInput, match="no place among blobs"):
+        store.set_aside(LABEL)
 
 
 class TestPresigned:

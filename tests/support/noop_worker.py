@@ -19,7 +19,16 @@ from farm.errors import Unavailable
 from farm.forms import Forms
 from farm.ledger import Ledger
 from farm.repair import Repair
-from farm.wiring import SAY_SECONDS, gone_workers, open_dispatch, open_identifier, open_index, open_store
+from farm.wiring import (
+    SAY_SECONDS,
+    gone_workers,
+    open_dispatch,
+    open_identifier,
+    open_index,
+    open_signer,
+    open_store,
+    open_trust,
+)
 from farm.worker import BuildWorker, Workshop
 from tests.support.noop import NoopBuilder
 
@@ -32,8 +41,8 @@ def open_noop_crew(config: Config, builder: NoopBuilder, hands: int, serves: tup
     worker = BuildWorker(
         Workshop(
             index=index,
-            cache=EngineCache(index, store, (config.namespace,), Ledger(index)),
-            forms=Forms(index, store, config.scratch, builder, Limits()),
+            cache=EngineCache(index, store, (config.namespace,), Ledger(index), signer=open_signer(config)),
+            forms=Forms(index, store, config.scratch, builder, Limits(), open_signer(config), open_trust(config)),
             builder=builder,
             identifier=open_identifier(config),
             serves=serves,

@@ -16,8 +16,8 @@ from farm.cli.app import app
 from farm.cli.run import run
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
 
-COMMANDS = ["build", "cancel", "db", "demo", "doctor", "explain", "key", "logs", "ls", "migrate", "nodes", "pull"]
-COMMANDS += ["reconcile", "retry", "settings", "show", "stats", "sweep", "timing", "worker"]
+COMMANDS = ["build", "cancel", "db", "demo", "doctor", "explain", "key", "keygen", "logs", "ls", "migrate", "nodes"]
+COMMANDS += ["pull", "reconcile", "retry", "settings", "show", "stats", "sweep", "timing", "verify", "worker"]
 
 
 @pytest.fixture

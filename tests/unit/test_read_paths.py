@@ -1,0 +1,58 @@
+"""Every place in farm that asks a store for a blob, and why nothing bad comes of it. A new one is to be judged here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+FARM = Path(__file__).parents[2] / "farm"
+ASKING = {"read", "fetch", "size", "missing", "check", "presign", "lost"}
+STORES = {"store", "_store", "back", "lost"}
+
+VERIFIED = "the store hashes the bytes as they come, and hands out nothing that is not what its name says"
+PRESENCE = "only whether it is there: whoever uses the bytes fetches them, verified"
+
+PATHS = {
+    ("cache.py", "fetch"): VERIFIED + "; a bad one is put aside and its engine forgotten",
+    ("cache.py", "lost"): PRESENCE,
+    ("forms.py", "fetch"): VERIFIED + "; a bad one is put aside, and exported or stored anew",
+    ("forms.py", "lost"): PRESENCE,
+    ("outlines.py", "read"): VERIFIED + "; the explanation is the shorter",
+    ("remaking.py", "lost"): PRESENCE,
+    ("migrating.py", "fetch"): VERIFIED + "; a bad one stays behind",
+    ("migrating.py", "size"): "to count bytes",
+    ("migrating.py", "missing"): PRESENCE,
+    ("reconcile.py", "lost"): PRESENCE,
+    ("verify.py", "check"): VERIFIED,
+    ("verify.py", "size"): "to compare with the row",
+    ("verify.py", "lost"): PRESENCE,
+    ("store.py", "missing"): PRESENCE,
+    ("doctor.py", "read"): VERIFIED,
+    ("doctor.py", "missing"): PRESENCE,
+    ("blobs/tiered.py", "read"): VERIFIED,
+    ("blobs/tiered.py", "fetch"): VERIFIED,
+    ("blobs/tiered.py", "check"): VERIFIED,
+    ("blobs/tiered.py", "size"): PRESENCE,
+    ("blobs/tiered.py", "missing"): PRESENCE,
+    ("blobs/tiered.py", "presign"): "whoever follows a URL verifies the bytes (the contract says so)",
+}
+
+
+def asked() -> Iterator[tuple[str, str]]:
+    for path in sorted(FARM.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            where = str(path.relative_to(FARM))
+            if isinstance(node.func, ast.Name) and node.func.id == "lost" and where.count("/") == 0:
+                yield where, "lost"
+            elif isinstance(node.func, ast.Attribute) and node.func.attr in ASKING:
+                of = node.func.value
+                name = of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
+                if name in STORES:
+                    yield where, node.func.attr
+
+
+def test_each_is_known() -> None:
+    assert set(asked()) == set(PATHS)
