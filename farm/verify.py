@@ -54,7 +54,8 @@ class Pace:
 
 
 class Verify:
-    """One run over ``farm`` and ``index``, its database. ``sure``: repair where it looks like the wrong store, too."""
+    """One run over ``farm`` and ``index``, its database. ``sure``: repair where it looks like the wrong store, too.
+    ``named``: the blobs that something besides rows names now, as timing caches' histories do."""
 
     def __init__(
         self,
@@ -66,10 +67,12 @@ class Verify:
         grace: float = GRACE_SECONDS,
         sure: bool = False,
         anew: bool = False,
+        named: Callable[[], set[str]] = set,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._farm, self._index, self._store = farm, index, farm.store
         self._repair, self._grace, self._sure, self._anew, self._tell = repair, grace, sure, anew, tell
+        self._besides = named
         self._pace = Pace(rate)
         self._bad: dict[str, Finding] = {}
         self._told = self._noted = time.monotonic()
@@ -182,14 +185,17 @@ class Verify:
         place leaves some."""
         young = self._store.clock() - self._grace
         for some in batched((blob for blob in self._store.blobs() if blob.modified < young), PAGE):
-            named = self._index.named([blob.digest for blob in some])
+            named = self._named(some)
             for blob in some:
                 if blob.digest not in named and blob.digest not in self._bad:
                     what = f"blob {blob.digest} ({human_size(blob.size)}): no row names it"
                     self._remove(blob, self._find(Kind.ORPHAN, blob.digest, what))
 
+    def _named(self, some: Sequence[Blob]) -> set[str]:
+        return self._index.named([blob.digest for blob in some]) | self._besides()
+
     def _remove(self, blob: Blob, finding: Finding) -> None:
-        if self._repair and not self._index.named([blob.digest]):
+        if self._repair and blob.digest not in self._named([blob]):
             self._store.delete(blob.digest, before=self._store.clock() - self._grace)
             finding.healed, finding.how = True, "removed"
 

@@ -49,7 +49,7 @@ def verify(
     builders and readers; goes on where it was interrupted.
     """
     from farm.verify import Verify
-    from farm.wiring import open_upkeep
+    from farm.wiring import open_timing, open_upkeep
 
     config = configured(store_cache=0)  # the store's own bytes, not this machine's copies
     with opened(config, building=repair) as farm:
@@ -63,6 +63,7 @@ def verify(
                 grace=grace,
                 sure=sure,
                 anew=anew,
+                named=open_timing(config, farm.store).named,
                 tell=lambda text: note(f"farm: {text}"),
             )
             found = run.these(keys) if keys else run.everything()

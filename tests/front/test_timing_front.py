@@ -114,6 +114,8 @@ def test_a_build_starts_from_what_another_learned(node: Node) -> None:
     # They are named by no row, and stay.
     before = sorted(path.name for path in (node.farms.home / "store").rglob("*") if path.is_file())
     assert node.farms.run("reconcile", "--grace", "0", "--yes", env=node.env).code == 0
+    scrubbed = node.farms.run("verify", "--repair", "--grace", "0", env=node.env)
+    assert scrubbed.code == 0, scrubbed.out
     assert node.newest() == timings("add", "conv", "gemm", "relu") and before
 
 
