@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 READY_S = 30.0
+CRASH_SECONDS = 10.0
 
 
 class NoServer(Exception):
@@ -111,7 +112,12 @@ class Postgres:
         """As ``pg_ctl stop -m immediate``: everybody is thrown out, nothing is written; its start recovers."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
-            self._process.wait()
+            try:
+                self._process.wait(CRASH_SECONDS)
+            except subprocess.TimeoutExpired:
+                # One that is only just starting may miss it; to be killed is no gentler.
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
     def cut(self) -> int:
