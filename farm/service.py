@@ -305,7 +305,8 @@ class Farm:
         timeout: float | None = None,
     ) -> list[Answer]:
         """Wait until every build of ``answers`` has ended and say how. ``on_change`` sees the builds about twenty
-        times a second, thousands of them less often. After ``timeout`` seconds those still unfinished are returned as they were."""
+        times a second, thousands of them less often. After ``timeout`` seconds those still unfinished are returned as
+        they were."""
         pending = {answer.build for answer in answers if answer.build and answer.outcome is not Outcome.FAILED}
         ended: dict[str, Build] = {}
         if pending:
