@@ -15,6 +15,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 SCHEMA = 1
@@ -48,11 +49,15 @@ def _encode_sequence(value: list[Any] | tuple[Any, ...]) -> bytes:
     return b"l%d:%b" % (len(body), body)
 
 
+# The same few names come again in every value of a kind.
+_encode_key = lru_cache(4096)(_encode_str)
+
+
 def _encode_mapping(value: Mapping[str, Any]) -> bytes:
     for key in value:
         if not isinstance(key, str):
             raise TypeError(f"no canonical encoding for a mapping with a {type(key).__name__} key")
-    body = b"".join([encode(key) + encode(value[key]) for key in sorted(value)])
+    body = b"".join([_encode_key(key) + encode(value[key]) for key in sorted(value)])
     return b"m%d:%b" % (len(body), body)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,15 +113,26 @@ def parse_dimension(text: str) -> Dimension:
 def dimension(name: str, values: Iterable[Any]) -> Dimension:
     """A dimension from values as text (ranges spelled out) or as YAML gives them, each checked and kept once."""
     name = name.strip().replace("-", "_")
-    found: list[Any] = []
-    for value in itertools.chain.from_iterable(_spelled_out(name, value) for value in values):
-        checked = value if name == PROFILE else _checked(name, value)
-        # ``True`` and ``1`` are equal to Python, and two values to a setting.
-        if not any(type(checked) is type(known) and checked == known for known in found):
-            found.append(checked)
+    every = itertools.chain.from_iterable(_spelled_out(name, value) for value in values)
+    found = _once_each(value if name == PROFILE else _checked(name, value) for value in every)
     if not found:
         raise BadInput(f"the dimension {name} has no values", f"write {name}=V,V,… or leave it out")
     return Dimension(name, tuple(found))
+
+
+def _once_each(values: Iterable[Any]) -> list[Any]:
+    """The first of equal values. ``True`` and ``1`` are equal to Python, and two values to a setting."""
+    found: list[Any] = []
+    plain: set[tuple[type, Any]] = set()
+    for value in values:
+        if isinstance(value, Hashable):
+            known = (type(value), value) in plain
+            plain.add((type(value), value))
+        else:
+            known = any(type(value) is type(other) and value == other for other in found)
+        if not known:
+            found.append(value)
+    return found
 
 
 def _spelled_out(name: str, value: Any) -> Iterable[Any]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Insert,
     Integer,
     Select,
     Table,
@@ -269,7 +268,7 @@ def add_waiter(db: Database) -> Any:
     return adding(db, waiters).on_conflict_do_nothing()
 
 
-def add_build(db: Database) -> Insert:
+def add_build(db: Database) -> Any:
     names = ("id", "namespace", "recipe", "key", "capability", "priority", "tenant", "flow", "turn", "memory")
     more = ("gpu_memory", "request_json", "state", "created", "number")
     return adding(db, builds, names + more).on_conflict_do_nothing()
