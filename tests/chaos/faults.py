@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import itertools
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ import redis
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.plan import Fault, Kind
 from tests.chaos.servers import NoServer, Postgres, Rabbit, Redis
-from tests.chaos.stores import BAD, S3, Ballast, Folder
+from tests.chaos.spoken import Diary
+from tests.chaos.stores import BAD, S3, Ballast, Folder, StoreAway
 from tests.support.faulty_proxy import Rules
 
 AGAIN_S = 0.1
 TRIES = 25
 """For a victim that is not there now, such as a build's child."""
-AWAY = (psycopg.OperationalError, redis.RedisError, NoServer)
+AWAY = (psycopg.OperationalError, redis.RedisError, NoServer, StoreAway)
 
 Undo = Callable[[], object]
 T = TypeVar("T")
@@ -55,11 +57,15 @@ class Ground:
 
 
 class Chaos:
-    """``tick`` does what is due; ``heal`` undoes all that lasts. ``reconcile`` begins upkeep, and returns at once."""
+    """``tick`` does what is due; ``heal`` undoes all that lasts. ``reconcile`` begins upkeep, and returns at once;
+    ``diary`` takes what was done and when."""
 
-    def __init__(self, ground: Ground, fleet: Fleet, faults: Sequence[Fault], reconcile: Callable[[], object]) -> None:
+    def __init__(
+        self, ground: Ground, fleet: Fleet, faults: Sequence[Fault], reconcile: Callable[[], object], diary: Diary
+    ) -> None:
         self.ground, self.fleet, self._begin = ground, fleet, reconcile
         self.done: Counter[Kind] = Counter()
+        self._diary = diary
         self._numbers = itertools.count()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._lasting: list[Undo] = []
@@ -91,7 +97,10 @@ class Chaos:
         heapq.heappush(self._due, (when, next(self._numbers), act))
 
     def _strike(self, fault: Fault, tries: int) -> None:
+        began = time.monotonic()
         struck, undo = self._carry_out(fault)
+        took = round(time.monotonic() - began, 3)
+        self._diary.write("struck" if struck else "missed", fault=fault.kind, lasts=fault.lasts, took=took)
         if struck:
             self.done[fault.kind] += 1
         elif tries:
@@ -101,6 +110,7 @@ class Chaos:
             self._at(self._now + fault.lasts, lambda: self._undo(undo))
 
     def _undo(self, undo: Undo) -> None:
+        self._diary.write("over")
         undo()
         self._lasting.remove(undo)
 

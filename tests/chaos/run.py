@@ -78,7 +78,7 @@ class _Run:
     def _torture(self) -> Counter[Kind]:
         kinds = self.torture.kinds & self.stage.ground.possible()
         faults = plan(self.torture.seed, kinds, self.torture.seconds, self.torture.haste)
-        chaos = Chaos(self.stage.ground, self.fleet, faults, self.stage.begin_reconcile)
+        chaos = Chaos(self.stage.ground, self.fleet, faults, self.stage.begin_reconcile, self.stage.diary)
         began = time.monotonic()
         try:
             # Faults that nobody meets are none.

@@ -19,6 +19,8 @@ from typing import Any
 
 READY_S = 30.0
 CRASH_SECONDS = 10.0
+LIBC = ctypes.CDLL(None)
+"""Loaded before there is a fork: between a fork and its exec, a lock that another thread held is held for ever."""
 
 
 class NoServer(Exception):
@@ -43,7 +45,7 @@ def program(name: str) -> str:
 
 
 def die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    LIBC.prctl(1, signal.SIGKILL)
 
 
 def until(ready: Callable[[], bool], what: str) -> None:

@@ -22,7 +22,7 @@ from tests.chaos.faults import Ground
 from tests.chaos.fleet import ENDED_WELL, FARM, Fleet, Scene, environment_of, make_clients, make_workers, skew_library
 from tests.chaos.plan import Kind
 from tests.chaos.servers import Postgres, Rabbit, Redis
-from tests.chaos.spoken import read
+from tests.chaos.spoken import Diary, read
 from tests.chaos.stores import MIB, S3, Ballast, Folder, small_disk
 from tests.chaos.work import Work, write_programs
 from tests.support.faulty_proxy import FaultyProxy
@@ -116,6 +116,7 @@ class Stage:
         self.scene = Scene(self.folder, programs, environment, torture.build_seconds, torture.twice, skew)
         self.fleet = Fleet(make_workers(self.scene, torture.workers), make_clients(self.scene, work))
         stack.callback(lambda: self.fleet.kill())
+        self.diary = Diary(self.folder / "faults.jsonl")
         self.wrong: list[str] = []
         self._keepers: list[subprocess.Popen[str]] = []
 

@@ -89,7 +89,7 @@ class Standing:
     def _strike(self, kind: Kind, done: threading.Event) -> int:
         least, most = LASTS.get(kind, (0.0, 0.0))
         fault = Fault(AT_S, kind, (least + most) / 2, 0.4)
-        chaos = Chaos(self.stage.ground, self.stage.fleet, [fault], self.stage.begin_reconcile)
+        chaos = Chaos(self.stage.ground, self.stage.fleet, [fault], self.stage.begin_reconcile, self.stage.diary)
         began, deadline = time.monotonic(), time.monotonic() + ANSWER_S + fault.lasts
         while not (done.is_set() and chaos.over) and time.monotonic() < deadline:
             chaos.tick(time.monotonic() - began)

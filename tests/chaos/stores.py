@@ -16,6 +16,12 @@ from tests.support.faulty_proxy import FaultyProxy, Rules
 
 BAD = Rules(error_500=0.06, error_503=0.06, reset=0.04, lost=0.04, truncated=0.06, torn=0.06, slow=0.1, delay=0.3)
 MIB = 2**20
+AT_ONCE = {"connect_timeout": 5, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
+"""For boto3: a torturer does not wait."""
+
+
+class StoreAway(Exception):
+    """What is to be damaged is not there, or its store does not answer."""
 
 
 class Store(Protocol):
@@ -51,6 +57,8 @@ class S3:
     """A bucket's prefix behind a proxy that does harm when it is told to."""
 
     def __init__(self, server: Any, proxy: FaultyProxy, bucket: str, prefix: str) -> None:
+        from botocore.config import Config
+
         from farm.blobs.s3 import open_s3
 
         self.proxy = proxy
@@ -62,16 +70,21 @@ class S3:
         os.environ.update(server.environment)
         self.true: BlobStore = open_s3(f"s3://{bucket}/{prefix}", server.endpoint)
         self._server, self._bucket, self._prefix = server, bucket, prefix
+        self._config = Config(**AT_ONCE)
 
     def damage(self, digest: str) -> None:
-        client = self._server.client()
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client = self._server.client(config=self._config)
         digits = hex_of(digest)
         key = f"{self._prefix}/sha256/{digits[:2]}/{digits}"
-        with contextlib.suppress(client.exceptions.NoSuchKey):
+        try:
             held = client.get_object(Bucket=self._bucket, Key=key)
             data = held["Body"].read()
             whole = damaged(data[:1]) + data[1:]
             client.put_object(Bucket=self._bucket, Key=key, Body=whole, Metadata=held["Metadata"])
+        except (BotoCoreError, ClientError) as error:
+            raise StoreAway(str(error)) from error
 
 
 def damaged(byte: bytes) -> bytes:
