@@ -126,11 +126,12 @@ class Making(BuildRows):
 
 
 def _engine_steps(held: Sequence[Held]) -> list[Step]:
-    """Put the engines in place of their recipes' former ones, and add the links from their keys."""
+    """Put the engines in place of their recipes' former ones, and add the links from their keys that are missing: most
+    were recorded when the builds were asked for."""
     values = [_engine_values(row, lease, engine) for row, lease, engine in held]
     links = [
         parts_row(KeyParts(row.key, row.recipe, request.parts, request.model, request.target), row.now)
-        for row, request in ((row, lease.build.request) for row, lease, _ in held)
+        for row, request in ((row, lease.build.request) for row, lease, _ in held if not row.linked)
     ]
     return [
         (statements.put_engine, engines, sorted(values, key=lambda one: str(one["recipe"]))),

@@ -113,10 +113,18 @@ def hold(db: Database) -> Select[Any]:
 
 
 def lock_running(db: Database) -> Select[Any]:
-    """The rows of those of ``the_builds`` that run, the time, and whether their node has failed lately (``nodes``)."""
+    """The rows of those of ``the_builds`` that run, the time, whether their node has failed lately (``nodes``), and
+    whether it is recorded what their key was made of (``key_parts``)."""
     those = (db.among(builds.c.id, "the_builds"), IS_RUNNING)
     blamed = exists().where(nodes.c.name == builds.c.node).label("blamed")
-    return select(*COLUMNS, blamed, db.now.label("now")).where(*those).order_by(builds.c.id).with_for_update(of=builds)
+    link = (key_parts.c.key == builds.c.key, key_parts.c.recipe == builds.c.recipe)
+    linked = exists().where(*link).label("linked")
+    return (
+        select(*COLUMNS, blamed, linked, db.now.label("now"))
+        .where(*those)
+        .order_by(builds.c.id)
+        .with_for_update(of=builds)
+    )
 
 
 # -- leasing ---------------------------------------------------------------------------------------------------

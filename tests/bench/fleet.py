@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -32,8 +33,8 @@ LEAST_SHARE = 0.6
 SUBMIT_LIMIT_S = 5.0
 TARGET = "sm_89@tensorrt_rtx==1.7.1.116"
 TIMEOUT_S = 300.0
-# The store must lie on a disk, as a fleet's does: /tmp may be memory, where nothing is ever synced.
-DISK = Path("/var/tmp")
+# Where the farm's homes and stores lie. A disk, unless /tmp is memory: there a store syncs for nothing.
+DISK = Path(tempfile.gettempdir())
 IDLE_S = 20.0
 SUM = """
 SELECT count(*), min(attempts.started), max(builds.finished) FROM attempts JOIN builds ON builds.id = attempts.build

@@ -70,6 +70,15 @@ class StoreContract:
     """Inherit, and give the fixtures ``store`` (empty), ``spoil`` and ``age``."""
 
     @pytest.mark.parametrize("data", [EMPTY, SMALL, LARGE], ids=["empty", "small", "large"])
+    def test_a_file_that_is_given_up_may_be_removed(self, store: BlobStore, tmp_path: Path, data: bytes) -> None:
+        for round_ in range(2):
+            path = tmp_path / f"given-up-{round_}"
+            path.write_bytes(data)
+            assert store.put_file(path, link=True) == Blob(name(data), len(data))
+            path.unlink()
+            assert store.read(name(data)) == data
+
+    @pytest.mark.parametrize("data", [EMPTY, SMALL, LARGE], ids=["empty", "small", "large"])
     def test_what_was_put_comes_back(self, store: BlobStore, tmp_path: Path, data: bytes) -> None:
         blob = store.put(io.BytesIO(data))
         assert blob == Blob(name(data), len(data))

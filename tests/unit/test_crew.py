@@ -1,0 +1,178 @@
+"""A crew's hands: how many build at once, what is leased ahead of them, and what is given back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from farm import crew as crew_module
+from farm.crew import Crew
+from tests.conftest import eventually
+
+
+class Bench:
+    """What a crew asks of its worker, over a queue of numbers: the real one needs a database."""
+
+    def __init__(self, count: int, make: Callable[[int, Callable[[], object]], None]) -> None:
+        self.queue = deque(range(count))
+        self.asked: list[int] = []
+        self.made: list[int] = []
+        self.given_back: list[int] = []
+        self.at_once = self.most_at_once = 0
+        self.hurried = False
+        self._make = make
+        self._lock = threading.Lock()
+
+    def lease(self, count: int) -> list[int]:
+        with self._lock:
+            self.asked.append(count)
+            return [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
+
+    def make(self, lease: int, built: Callable[[], object]) -> None:
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+
+        def leave() -> None:
+            with self._lock:
+                self.at_once -= 1
+            built()
+
+        self._make(lease, leave)
+        with self._lock:
+            self.made.append(lease)
+
+    def give_back(self, lease: int) -> None:
+        with self._lock:
+            self.given_back.append(lease)
+
+    def hurry(self) -> None:
+        self.hurried = True
+
+    def nothing(self) -> None: ...
+
+    open = leave = close = nothing
+
+
+Opened = Callable[[Bench, int], Crew]
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    crews: list[Crew] = []
+
+    def open_crew(bench: Any, hands: int) -> Crew:
+        crew = Crew(bench, hands, 0.05)
+        crews.append(crew)
+        crew.start()
+        return crew
+
+    yield open_crew
+    for crew in crews:
+        crew.stop()
+
+
+def quick(lease: int, built: Callable[[], object]) -> None:
+    time.sleep(0.001)
+    built()
+
+
+def test_quick_builds_are_leased_many_at_a_time(opened: Opened) -> None:
+    bench = Bench(500, quick)
+    opened(bench, 4)
+    eventually(lambda: len(bench.made) == 500, 20, "five hundred builds")
+    assert sorted(bench.made) == list(range(500)) and bench.given_back == []
+    assert bench.most_at_once <= 4, "hands are not more than there are"
+    assert max(bench.asked) > 16
+
+
+def test_slow_builds_are_leased_one_for_each_hand(opened: Opened) -> None:
+    go = threading.Event()
+
+    def slow(lease: int, built: Callable[[], object]) -> None:
+        if lease >= 2:
+            go.wait(10)
+        time.sleep(0.3)
+        built()
+
+    bench = Bench(10, slow)
+    opened(bench, 2)
+    eventually(lambda: bench.at_once == 2 and len(bench.made) == 2, 10, "two slow builds")
+    time.sleep(0.2)
+    assert len(bench.queue) >= 5, "others may have what no hand here can begin"
+    go.set()
+
+
+def test_what_waits_behind_a_slow_build_goes_to_others(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "PATIENCE_SECONDS", 0.2)
+    go = threading.Event()
+
+    def some_slow(lease: int, built: Callable[[], object]) -> None:
+        if lease >= 100:
+            go.wait(20)
+        quick(lease, built)
+
+    bench = Bench(130, some_slow)
+    opened(bench, 1)
+    eventually(lambda: bench.given_back, 10, "something given back")
+    assert bench.at_once == 1 and min(bench.given_back) > 100
+    go.set()
+    eventually(lambda: len(bench.made) + len(bench.given_back) == 130, 10, "the rest")
+
+
+def test_a_hand_builds_on_while_its_engine_is_stored(opened: Opened) -> None:
+    stored = threading.Event()
+
+    def slow_to_store(lease: int, built: Callable[[], object]) -> None:
+        time.sleep(0.01)
+        built()
+        stored.wait(10)
+
+    bench = Bench(5, slow_to_store)
+    crew = opened(bench, 1)
+    eventually(lambda: not bench.queue and bench.at_once == 0, 5, "five builds")
+    assert bench.made == [] and bench.most_at_once == 1
+    assert crew.free == 0, "a worker is not idle while it stores"
+    stored.set()
+    eventually(lambda: len(bench.made) == 5 and crew.free == 1, 5, "their ends")
+
+
+def test_stores_that_hang_hold_up_the_hands(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a store that is away would gather builds without end."""
+    monkeypatch.setattr(crew_module, "STORING_MOST", 3)
+    stored = threading.Event()
+
+    def hanging(lease: int, built: Callable[[], object]) -> None:
+        built()
+        stored.wait(20)
+
+    bench = Bench(200, hanging)
+    crew = opened(bench, 1)
+    eventually(lambda: bench.given_back, 10, "what cannot be begun, given back")
+    assert crew.free == 0 and bench.most_at_once == 1
+    stored.set()
+
+
+def test_a_crew_that_stops_gives_back_what_it_has_not_begun() -> None:
+    go = threading.Event()
+
+    def blocked(lease: int, built: Callable[[], object]) -> None:
+        if lease >= 50:
+            go.wait(10)
+        quick(lease, built)
+
+    bench: Any = Bench(120, blocked)
+    crew = Crew(bench, 1, 0.05)
+    crew.start()
+    eventually(lambda: bench.at_once == 1 and len(bench.made) >= 50, 10, "a build that hangs")
+    leaving = threading.Thread(target=crew.stop, args=(5.0,))
+    leaving.start()
+    eventually(lambda: len(bench.given_back) + len(bench.queue) + 51 == 120, 5, "all else back")
+    go.set()
+    leaving.join(10)
+    assert len(bench.made) == 51
