@@ -33,6 +33,7 @@ BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
     "weights": weights.weights_digest,
     "transfers": transfers.beside_boto3,
     "fleet": fleet.overhead,
+    "fleet-on-disk": fleet.on_disk,
     "embedded": fleet.embedded,
     "submit": fleet.submitting,
 }

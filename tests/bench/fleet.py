@@ -33,7 +33,8 @@ LEAST_SHARE = 0.6
 SUBMIT_LIMIT_S = 5.0
 TARGET = "sm_89@tensorrt_rtx==1.7.1.116"
 TIMEOUT_S = 300.0
-# Where the farm's homes and stores lie. A disk, unless /tmp is memory: there a store syncs for nothing.
+# Neither peer stores anything; so the store that the farm is compared with is in memory, and one on a disk is shown.
+MEMORY = Path("/dev/shm")
 DISK = Path(tempfile.gettempdir())
 IDLE_S = 20.0
 SUM = """
@@ -47,21 +48,29 @@ def overhead(quick: bool) -> Iterator[Row]:
     rounds, count = (2, 1000) if quick else (4, 3000)
     with ExitStack() as stack:
         database, broker = stack.enter_context(servers.postgresql()), stack.enter_context(servers.redis())
-        farm = stack.enter_context(fleet(database, broker, stack.enter_context(folder(DISK))))
-        for number in range(PROCESSES):
-            stack.enter_context(noop_worker(farm.config, number))
-        build = partial(farm_seconds, farm)
-        build(200)  # programs opened, connections made
+        farm = stack.enter_context(working_fleet(database, broker, MEMORY if MEMORY.is_dir() else DISK))
         contestants: Sequence[Callable[[int], float]] = (
             partial(celery_seconds, broker),
             partial(pairs_seconds, database),
-            build,
+            partial(farm_seconds, farm),
         )
         found = [[one(count) / count for one in contestants] for _ in range(rounds)]
-        idle = idle_statements(farm)
+        idle = idle_transactions(farm)
     yield from _overhead_rows(*(Times(tuple(each)) for each in zip(*found, strict=True)), count=count)
-    note = f"statements and commits of {PROCESSES} workers that find nothing to do, by pg_stat_database in {IDLE_S:g} s"
+    note = f"transactions of one of {PROCESSES} workers that find nothing to do, by pg_stat_database in {IDLE_S:g} s"
     yield shown("fleet-idle-worker", idle / PROCESSES, "1/s", note)
+
+
+def on_disk(quick: bool) -> Iterator[Row]:
+    """The same fleet with its store in a folder on a disk: two files a build, each synced, and so are their folders."""
+    rounds, count = (2, 1000) if quick else (3, 3000)
+    with ExitStack() as stack:
+        database, broker = stack.enter_context(servers.postgresql()), stack.enter_context(servers.redis())
+        farm = stack.enter_context(working_fleet(database, broker, DISK))
+        found = [(celery_seconds(broker, count) / count, farm_seconds(farm, count) / count) for _ in range(rounds)]
+    celery, farms = (Times(tuple(each)) for each in zip(*found, strict=True))
+    note = f"{1 / farms.least:.0f} builds/s, {celery.least / farms.least:.0%} of bare Celery's {1 / celery.least:.0f}/s"
+    yield shown("fleet-noop-build-on-disk", farms.least * 1e3, "ms", f"{note}; {farms.said(1e3, 'ms')}")
 
 
 def _overhead_rows(celery: Times, pairs: Times, farms: Times, *, count: int) -> Iterator[Row]:
@@ -113,6 +122,17 @@ def fleet(database: str, broker: str, place: Path) -> Iterator[Farm]:
     """A client of a fleet on new servers."""
     upgrade(database)
     with open_farm(Config(home=place / "home", database_url=database, broker_url=broker, host="bench")) as farm:
+        yield farm
+
+
+@contextmanager
+def working_fleet(database: str, broker: str, where: Path) -> Iterator[Farm]:
+    """The same with ``PROCESSES`` workers, which have built some already: programs are opened, connections made."""
+    with ExitStack() as stack:
+        farm = stack.enter_context(fleet(database, broker, stack.enter_context(folder(where))))
+        for number in range(PROCESSES):
+            stack.enter_context(noop_worker(farm.config, number))
+        farm_seconds(farm, 200)
         yield farm
 
 
@@ -170,7 +190,7 @@ def _seconds(index: SqlIndex, since: float, count: int) -> float:
     return float(last - first)
 
 
-def idle_statements(farm: Farm) -> float:
+def idle_transactions(farm: Farm) -> float:
     """Transactions a second that a fleet's workers cost while nothing is to be done."""
     from sqlalchemy import text
 
