@@ -368,7 +368,6 @@ def test_a_corrupt_blob_is_kept_aside_to_be_looked_at(store: FolderStore) -> Non
     assert aside.read_bytes() == b"rotten"
 
 
-<<<<<<< HEAD
 def test_what_is_no_blob_is_told_of_and_set_aside(store: FolderStore, tmp_path: Path) -> None:
     kept = store.put(io.BytesIO(SMALL))
     below = store.root / "sha256"
@@ -406,7 +405,8 @@ def test_nothing_else_is_set_aside(store: FolderStore, place: str) -> None:
     store.put(io.BytesIO(SMALL))
     with pytest.raises(BadInput, match="no place among blobs"):
         store.set_aside(place)
-=======
+
+
 def test_a_file_that_is_given_up_is_kept_itself(store: FolderStore, tmp_path: Path) -> None:
     path = tmp_path / "plan"
     path.write_bytes(SMALL)
@@ -437,4 +437,3 @@ def test_a_given_file_is_copied_where_it_cannot_be_linked(
 def test_a_given_file_that_is_not_there_is_said(store: FolderStore, tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         store.put_file(tmp_path / "nothing", link=True)
->>>>>>> bef0b75 (Tests of crews, admission and files that are given up; links from keys are not sent twice)
