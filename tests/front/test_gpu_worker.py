@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+# Those that show one and the same GPU take turns: it is held by one worker at a time, on the whole machine.
+pytestmark = pytest.mark.xdist_group("fleet")
+
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "tests" / "support" / "gpu_site"
 

@@ -20,6 +20,9 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("pynvml")
 pytest.importorskip("tensorrt_rtx")
 
+# Those that show one and the same GPU take turns: it is held by one worker at a time, on the whole machine.
+pytestmark = pytest.mark.xdist_group("fleet")
+
 ROOT = Path(__file__).parents[2]
 TENSORRT = "10.14.1.48"
 TARGET = f"l4@tensorrt=={TENSORRT}"
