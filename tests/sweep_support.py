@@ -108,7 +108,8 @@ class StubDispatch:
             "target": request.target,
             "toolchain": request.toolchain,
         }
-        manifest |= {"weights": request.weights}
+        plan = {"digest": blob.digest, "size": blob.size}
+        manifest |= {"weights": request.weights, "recipe": request.recipe, "engine": plan}
         self.index.succeed(lease, Engine(request.recipe, blob.digest, blob.size, manifest, 0.0, 2.0))
 
     store_folder = Path()

@@ -28,6 +28,7 @@ PATHS = {
     ("verify.py", "size"): "to compare with the row",
     ("verify.py", "lost"): PRESENCE,
     ("store.py", "missing"): PRESENCE,
+    ("timing.py", "read"): VERIFIED + "; a cache that cannot be used is set aside",
     ("doctor.py", "read"): VERIFIED,
     ("doctor.py", "missing"): PRESENCE,
     ("blobs/tiered.py", "read"): VERIFIED,
