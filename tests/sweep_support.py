@@ -15,6 +15,7 @@ from farm.config import Config
 from farm.db.index import SqlIndex
 from farm.errors import BadTarget
 from farm.index import KeyParts, Offer, Worker
+from farm.manifests import blob_of
 from farm.service import Farm
 from farm.store import Blob, BlobStore
 from farm.targets import parse_target
@@ -110,6 +111,7 @@ class StubDispatch:
         }
         plan = {"digest": blob.digest, "size": blob.size}
         manifest |= {"weights": request.weights, "recipe": request.recipe, "engine": plan}
+        manifest |= {"manifest": blob_of(manifest)}
         self.index.succeed(lease, Engine(request.recipe, blob.digest, blob.size, manifest, 0.0, 2.0))
 
     store_folder = Path()
