@@ -193,7 +193,8 @@ def on_gpu(tmp_path: Path) -> dict[str, str]:
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tensorrt\nVersion: {TENSORRT}\n")
     support = [ROOT / "tests" / "support" / "gpu_site", ROOT / "tests" / "unit" / "builders" / "standin"]
     path = [*support, metadata.parent, os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    number = str(uuid.uuid4().int % 10**6)
+    return {"PYTHONPATH": os.pathsep.join(map(str, path)), "GPU_SITE_NUMBER": number}
 
 
 def lasting(path: Path, seconds: float) -> Path:

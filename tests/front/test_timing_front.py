@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class Node:
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tensorrt\nVersion: {TENSORRT}\n")
         support = [ROOT / "tests" / "support" / "gpu_site", ROOT / "tests" / "unit" / "builders" / "standin"]
         path = [*support, metadata.parent, os.environ.get("PYTHONPATH", "")]
-        self.env = {"PYTHONPATH": os.pathsep.join(map(str, path))}
+        number = str(uuid.uuid4().int % 10**6)
+        self.env = {"PYTHONPATH": os.pathsep.join(map(str, path)), "GPU_SITE_NUMBER": number}
         self.folder = folder
         self.farms = Farms(folder / "home")
         self.said = ""
