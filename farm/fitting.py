@@ -55,7 +55,7 @@ def fit(config: Config, toolchains: Sequence[Toolchain], gpu: int | None = None)
     elif needs_gpu:
         device, release = _only_one(host, config, notes)
     serves = _serves(toolchains, host, device)
-    timed = device is not None and any(toolchain.device_bound for toolchain in toolchains)
+    timed = device is not None and needs_gpu
     return Fitting(
         serves=serves,
         slots=1 if timed else config.concurrency or host.cores,
