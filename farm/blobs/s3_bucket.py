@@ -163,6 +163,25 @@ class Bucket:
         if left:
             raise Torn(f"{left} bytes of an answer are missing")
 
+    def whole(self, key: str) -> tuple[bytes, str] | None:
+        """A small object's bytes and the ETag that goes with them, by one request: it may change at any time."""
+        attempts = Attempts(self.patience, str(self.place))
+        while True:
+            try:
+                return self._whole_once(key)
+            except Absent:
+                return None
+            except (*FOREIGN, Torn) as error:
+                attempts.after(error)
+
+    def _whole_once(self, key: str) -> tuple[bytes, str]:
+        answer = self._once("get_object", {"Key": key})
+        with contextlib.closing(answer["Body"]) as body:
+            data = body.read()
+        if len(data) != int(answer["ContentLength"]):
+            raise Torn(f"{int(answer['ContentLength']) - len(data)} bytes of an answer are missing")
+        return data, str(answer["ETag"])
+
     def uploads(self, prefix: str) -> Iterator[tuple[str, str, float]]:
         """The uploads in parts that are under way: id, key, and when each began."""
         page: dict[str, str] = {}

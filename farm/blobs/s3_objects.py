@@ -31,16 +31,8 @@ class S3Objects:
         self._promised = False
 
     def read_versioned(self, name: str) -> Versioned | None:
-        key = self._folder + checked(name)
-        for _ in range(TRIES):
-            head = self._bucket.head(key)
-            if head is None:
-                return None
-            try:
-                return Versioned(b"".join(self._bucket.stream(key, head.etag, 0, head.size)), head.etag)
-            except (Absent, Refused):
-                continue  # written between the two requests
-        raise Unavailable(f"{self._bucket.place}: {name} is written faster than it can be read", "ask again")
+        found = self._bucket.whole(self._folder + checked(name))
+        return Versioned(*found) if found else None
 
     def write_if(self, name: str, data: bytes, version: str | None) -> str | None:
         key = self._folder + checked(name)

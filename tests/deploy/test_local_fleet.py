@@ -180,8 +180,8 @@ def test_the_end_is_asked_of_the_program_and_enforced_on_its_group(made: Callabl
 
 
 @pytest.fixture
-def weed(tmp_path: Path) -> Iterator[Any]:
-    """The S3 server as a fleet has it."""
+def served(tmp_path: Path) -> Iterator[Any]:
+    """The S3 server as a fleet has it, and the process that it is."""
     from local_processes import Process
     from local_services import S3Server, Trouble, free_ports
 
@@ -194,17 +194,23 @@ def weed(tmp_path: Path) -> Iterator[Any]:
     process = Process("s3", command, server.environment, tmp_path, tmp_path / "s3.log")
     process.start()
     server.wait(lambda: None)
-    yield server
+    yield server, process
     process.finish(lambda: True)
 
 
-def test_the_s3_server_wants_a_key_and_listens_here_alone(weed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def weed(served: Any) -> Any:
+    return served[0]
+
+
+def test_the_s3_server_wants_a_key_and_listens_here_alone(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     boto3 = pytest.importorskip("boto3")
     from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.exceptions import ClientError
     from make_bucket import ensure_bucket
 
+    weed, process = served
     for name, value in weed.environment.items():
         monkeypatch.setenv(name, value)
     assert [ensure_bucket("farm", weed.endpoint) for _ in range(2)] == [True, False]
@@ -213,8 +219,7 @@ def test_the_s3_server_wants_a_key_and_listens_here_alone(weed: Any, monkeypatch
     for client in (anonymous, stranger):
         with pytest.raises(ClientError, match=r"AccessDenied|InvalidAccessKeyId"):
             client.put_object(Bucket="farm", Key="k", Body=b"")
-    (pid,) = (child.pid for child in psutil.Process().children() if child.name() == "weed")
-    heard = listening(pid)
+    heard = listening(process.running.pid)
     assert {ip for ip, _ in heard} == {"127.0.0.1"}, heard
 
 
