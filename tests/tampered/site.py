@@ -34,6 +34,10 @@ class Bytes(Protocol):
         """Something below ``sha256/`` that is no blob."""
         ...
 
+    def pass_on(self) -> None:
+        """Wait until what was written is older than now, by the store's clock."""
+        ...
+
 
 def place_of(digest: str) -> str:
     digits = digest.removeprefix(SQL_DIGEST)
@@ -64,16 +68,15 @@ class FolderBytes:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
+    def pass_on(self) -> None:
+        """A folder tells times finely enough."""
+
 
 @dataclass(frozen=True)
 class BucketBytes:
     client: Any
     bucket: str
     prefix: str
-
-    def pass_on(self) -> None:
-        """A bucket tells times to the second: until one has passed, what was written is not older than now."""
-        time.sleep(1.01 - time.time() % 1)
 
     def key(self, place: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/sha256/{place}"}
@@ -85,14 +88,16 @@ class BucketBytes:
     def write(self, digest: str, data: bytes) -> None:
         """With what farm itself says of an object: whoever tampers can say it too."""
         self.client.put_object(**self.key(place_of(digest)), Body=data, Metadata={"sha256": digest})
-        self.pass_on()
 
     def remove(self, digest: str) -> None:
         self.client.delete_object(**self.key(place_of(digest)))
 
     def add(self, place: str, data: bytes) -> None:
         self.client.put_object(**self.key(place), Body=data)
-        self.pass_on()
+
+    def pass_on(self) -> None:
+        """A bucket tells times to the second."""
+        time.sleep(1.01 - time.time() % 1)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def nothing_bad_is_served(site: Site, way: Way, tmp_path: Path) -> None:
 
 
 def everything_is_reported_and_healed(site: Site, way: Way, tmp_path: Path) -> None:
+    site.bytes.pass_on()
     found = site.farm("verify", "--grace", "0", "--json")
     assert found.code == 1, found.out
     kinds = {finding["kind"] for finding in found.json["findings"]}
