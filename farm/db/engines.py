@@ -27,7 +27,7 @@ from farm.builds import BuildState, Engine
 from farm.db import statements
 from farm.db.models import builds, counters, engines, events, key_parts, programs
 from farm.db.rows import DIGEST, clean, dump, engine_from, parts_from, parts_row, starts, whole_digest
-from farm.db.session import Database, reads, writes
+from farm.db.session import Database, looks, reads, writes
 from farm.index import Found, KeyParts, Past, Wanted
 
 
@@ -36,7 +36,7 @@ class Engines:
 
     db: Database
 
-    @reads
+    @looks
     def find(self, connection: Connection, wanted: Sequence[Wanted], namespaces: Sequence[str]) -> list[Found | None]:
         """One statement; a second one where the exact recipe has no engine."""
         exact = self._by_recipe(connection, {want.recipe for want in wanted}, namespaces)
@@ -65,7 +65,6 @@ class Engines:
             "the_weights": self.db.array(want.weights for want in wanted),
             "the_namespaces": self.db.array(namespaces),
         }
-        self.db.use_indexes(connection)
         found: dict[tuple[str, str | None], Engine] = {}
         for row in connection.execute(self.db.made(_best_of_keys), params):
             engine = engine_from(row)

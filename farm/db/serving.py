@@ -24,7 +24,7 @@ from farm.builds import Engine
 from farm.db import statements
 from farm.db.models import engines, serving
 from farm.db.rows import engine_from
-from farm.db.session import Database, Step, reads
+from farm.db.session import Database, Step, looks
 from farm.index import WantedPortable
 from farm.portability import Serves
 
@@ -42,7 +42,7 @@ class Serving:
 
     db: Database
 
-    @reads
+    @looks
     def find_portable(
         self, connection: Connection, wanted: WantedPortable, namespaces: Sequence[str], limit: int = 8
     ) -> list[Engine]:
@@ -54,7 +54,6 @@ class Serving:
             "the_places": self.db.array(wanted.places),
             "the_namespaces": self.db.array(namespaces),
         }
-        self.db.use_indexes(connection)
         rows = connection.execute(self.db.made(_portable), params)
         # One that serves two of the places stands in two rows, as near to the first as its best.
         return list({(row.recipe, row.namespace): engine_from(row) for row in rows}.values())

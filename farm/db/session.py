@@ -45,9 +45,9 @@ POSTGRESQL_OPTIONS = (
     " -c jit=off -c max_parallel_workers_per_gather=0"
 )
 
-USE_INDEXES = "SELECT " + ", ".join(
-    f"set_config('enable_{way}', 'off', true)" for way in ("sort", "bitmapscan", "seqscan", "hashjoin", "mergejoin")
-)
+NOT_BY_INDEX = ("sort", "bitmapscan", "seqscan", "hashjoin", "mergejoin")
+USE_INDEXES = "SELECT " + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in NOT_BY_INDEX)
+LOOKING_OPTIONS = POSTGRESQL_OPTIONS + "".join(f" -c enable_{way}=off" for way in NOT_BY_INDEX)
 
 # SQLite runs inside this process, so the machine's clock is its clock; but its own 'now' counts milliseconds, in
 # which many things happen, and what is newest would be anybody's guess.
@@ -79,16 +79,16 @@ def make_engine(url: URL) -> Engine:
     try:
         if url.get_backend_name() == "sqlite":
             return _sqlite_engine(url)
-        return sqlalchemy.create_engine(
-            url,
-            pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE,
-            connect_args={"connect_timeout": 10, "options": POSTGRESQL_OPTIONS},
-        )
+        return _postgresql_engine(url, POSTGRESQL_OPTIONS)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise BadConfig(
             f"the driver for '{url.drivername}' is not installed here", "pip install 'farm[fleet]'"
         ) from error
+
+
+def _postgresql_engine(url: URL, options: str, **more: Any) -> Engine:
+    connecting = {"connect_timeout": 10, "options": options}
+    return sqlalchemy.create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, connect_args=connecting, **more)
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -135,15 +135,30 @@ class Database:
         self.opened = False
         self._made: dict[object, object] = {}
 
+    @functools.cached_property
+    def _looker(self) -> Engine:
+        """Connections for look-ups alone. To begin and end a transaction and to ask for indexes in it costs PostgreSQL
+        three messages to and fro beside the one or two that matter, and the slowest of a hundred look-ups twice."""
+        if self.sqlite:
+            return self.engine
+        return _postgresql_engine(self.url, LOOKING_OPTIONS, isolation_level="AUTOCOMMIT")
+
+    def look(self, work: Callable[[Connection], T]) -> T:
+        """``work`` that only reads, each of its statements by index and for itself: they may see different states."""
+        return self._run(lambda: self._once(work, writes=False, looks=True))
+
     def run(self, work: Callable[[Connection], T], *, writes: bool = False) -> T:
         """``work`` in one transaction, committed when this returns; run again when it passed without effect.
 
         ``Unavailable`` when the database cannot serve. After that a write may or may not have been done only
         where the message says so: the connection broke during the commit.
         """
+        return self._run(lambda: self._once(work, writes))
+
+    def _run(self, once: Callable[[], T]) -> T:
         for delay in (*RETRY_DELAYS_S, None):
             try:
-                return self._once(work, writes)
+                return once()
             except FOREIGN as error:
                 if not worldly(error):
                     raise
@@ -152,8 +167,8 @@ class Database:
             time.sleep(delay * (0.5 + random.random()))
         raise AssertionError("unreachable")
 
-    def _once(self, work: Callable[[Connection], T], writes: bool) -> T:
-        with self._gate(writes), self.engine.connect() as connection:
+    def _once(self, work: Callable[[Connection], T], writes: bool, looks: bool = False) -> T:
+        with self._gate(writes), (self._looker if looks else self.engine).connect() as connection:
             if writes:
                 connection = connection.execution_options(**WRITES)
             result = work(connection)
@@ -192,7 +207,8 @@ class Database:
         return self.opened and isinstance(error, OperationalError) and not state_of(error)
 
     def close(self) -> None:
-        self.engine.dispose()
+        for engine in {self.engine, self.__dict__.get("_looker", self.engine)}:
+            engine.dispose()
 
     def use_indexes(self, connection: Connection) -> None:
         """Until the transaction ends, read queues in the order of their index, and join by index.
@@ -311,6 +327,16 @@ def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concat
     @functools.wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.db.run(lambda connection: method(self, connection, *args, **kwargs))
+
+    return run
+
+
+def looks(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a look-up, whose statements need no common state; it gets a connection that reads by index."""
+
+    @functools.wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.db.look(lambda connection: method(self, connection, *args, **kwargs))
 
     return run
 
