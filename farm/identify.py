@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from farm import keys, placement
 from farm.asks import Ask, GivenProfile, Identity
@@ -25,6 +26,15 @@ from farm.toolchains import PINNED, Toolchain, ToolchainSpec, exact_toolchain
 
 if TYPE_CHECKING:
     from farm.programs.memory import WeightsMemory
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A program, what keys need of it, and its canonical profiles."""
+
+    program: Program
+    facts: keys.ProgramFacts
+    profiles: tuple[Mapping[str, Any], ...]
 
 
 REMEMBERED = 64
@@ -59,7 +69,8 @@ class Identifier:
 
     def identify(self, asks: Sequence[Ask]) -> list[Identity]:
         """One identity for each ask × target; ``BadInput`` names what cannot be asked, before anything is built."""
-        return [self._identity(ask, request) for ask in asks for request in self._targets(ask)]
+        known: dict[object, _Known] = {}
+        return [self._identity(ask, request, known) for ask in asks for request in self._targets(ask)]
 
     def program(self, model: str, custom_ops: Mapping[str, str] | None = None) -> Program:
         """The program at ``model``, opened once."""
@@ -112,13 +123,22 @@ class Identifier:
             f"name it, as in @{spec.flavour}==10.14.1, or set FARM_TOOLCHAIN",
         )
 
-    def _identity(self, ask: Ask, request: TargetRequest) -> Identity:
-        program = self.program(ask.model, ask.custom_ops)
+    def _known(self, ask: Ask, known: dict[object, _Known]) -> _Known:
+        """What the asks of a sweep share, found out once for all of them."""
+        slot = (ask.model, tuple(sorted(ask.custom_ops.items())), id(ask.profiles))
+        if slot not in known:
+            program = self.program(ask.model, ask.custom_ops)
+            profiles = resolve(program.inputs, program.symbols, [_given(profile) for profile in ask.profiles])
+            looked = replace(facts(program), weights_content=functools.cache(program.weights.content_digest))
+            known[slot] = _Known(program, looked, tuple(profile.canonical() for profile in profiles))
+        return known[slot]
+
+    def _identity(self, ask: Ask, request: TargetRequest, known: dict[object, _Known]) -> Identity:
+        same = self._known(ask, known)
+        program, canonical = same.program, same.profiles
         toolchain = self.toolchain(request.toolchain)
-        profiles = resolve(program.inputs, program.symbols, [_given(profile) for profile in ask.profiles])
-        canonical = tuple(profile.canonical() for profile in profiles)
         target, settings = keys.one_windows(request.target, ask.settings)
-        keyed = keys.compute(facts(program), canonical, settings, toolchain, target)
+        keyed = keys.compute(same.facts, canonical, settings, toolchain, target)
         refused = [*keyed.effective.refused, placement.unsupported(toolchain, target)]
         return Identity(
             model=ask.model,

@@ -23,6 +23,7 @@ DEFAULT_LEVEL = 3
 _KEYED = (Role.ENGINE, Role.GRAPH, Role.FORM)
 _AUTOCAST = tuple(name for name in FIELDS if name.startswith("autocast_"))
 _DLA_SIZES = tuple(name for name in FIELDS if name.startswith("dla_"))
+_DENIABLE = ("enabled_precisions",)
 _OFF_FOR_WINDOWS = ("use_python_runtime", "lazy_engine_init", "cache_built_engines", "reuse_cached_engines")
 
 
@@ -63,6 +64,12 @@ class _Draft:
     inert: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
+    def add(self, name: str, one: _Draft) -> None:
+        """Enter the field that is all of ``one``."""
+        for mine, its in ((self.key, one.key), (self.recipe, one.recipe), (self.told, one.told)):
+            if name in its:
+                mine[name] = its[name]
+
     def done(self) -> Effective:
         lists = (tuple(self.warnings), tuple(self.inert), tuple(self.refused))
         return Effective(self.key, self.recipe, self.told, *lists)
@@ -72,8 +79,11 @@ def effective_values(values: Values, *, flavour: str, version: str, subgraph: bo
     """The effective form of checked ``values`` for one toolchain; see ``farm.compilation.effective``."""
     changes = dict(_implied(values)) | dict(_vanished(values))
     draft = _Draft()
-    for row, plain in _handlings(flavour, version):
+    for row, plain, usual in _handlings(flavour, version):
         change = changes.get(row.name)
+        if usual and not change and not subgraph and values[row.name] is row.default:
+            draft.add(row.name, usual)
+            continue
         value = change.value if change else values[row.name]
         handling = _or_denied(plain, row, value, values)
         if change and change.why and values[row.name] != row.default:
@@ -87,9 +97,19 @@ def effective_values(values: Values, *, flavour: str, version: str, subgraph: bo
 
 
 @cache
-def _handlings(flavour: str, version: str) -> tuple[tuple[Field, Handling], ...]:
-    """Every field, and what a builder does with it: a sweep asks ten thousand times."""
-    return tuple((row, row.handling(flavour, version)) for row in FIELDS.values())
+def _handlings(flavour: str, version: str) -> tuple[tuple[Field, Handling, _Draft | None], ...]:
+    """Every field, what a builder does with it, and what its default comes to, unless other fields have a say in that:
+    a sweep asks ten thousand times."""
+    return tuple((row, row.handling(flavour, version), _usual(row, flavour, version)) for row in FIELDS.values())
+
+
+def _usual(row: Field, flavour: str, version: str) -> _Draft | None:
+    """Where the default of one field goes; nobody set it, so there is nothing to tell."""
+    if row.name in _DENIABLE:
+        return None
+    draft = _Draft()
+    _place(draft, row, row.default, row.handling(flavour, version), None)
+    return draft
 
 
 def _place(draft: _Draft, row: Field, value: Value, handling: Handling, tell: str | None) -> None:
@@ -189,7 +209,7 @@ def _or_denied(handling: Handling, row: Field, value: Value, values: Values) -> 
     flags on a strongly typed network.
     """
     honoured = handling.status is Status.HONOURED
-    if not honoured or row.name != "enabled_precisions" or not strongly_typed(values):
+    if not honoured or row.name not in _DENIABLE or not strongly_typed(values):
         return handling
     return refused(
         "use_explicit_typing is true, so precisions come from the model: cast it before exporting, or set "
