@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, Lease
 from farm.placement import Seat
+from farm.usage import Place, Usage
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,20 @@ class Index(Protocol):
 
     def count(self, name: str, by: Mapping[str, float]) -> None:
         """Add to counters: ``count("hit", {"n": 3, "seconds": 41.5})``; see ``stats``."""
+        ...
+
+    def add_usage(self, more: Usage) -> None:
+        """Add a batch of numbers, in one transaction; the time of use is now. Engines that have gone since are left
+        out."""
+        ...
+
+    def last_used(self, places: Collection[Place]) -> dict[Place, float]:
+        """When each of these engines was last handed out, as far as that was recorded yet: an engine that is not in
+        the answer never was, since it was made. A rebuilt engine keeps its time; one that is dropped loses it."""
+        ...
+
+    def usage(self, keys: Collection[str]) -> dict[str, Mapping[str, float]]:
+        """What each of these whole keys was worth, by field; those that nothing is recorded of are left out."""
         ...
 
     def stats(self) -> dict[str, Any]:

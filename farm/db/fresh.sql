@@ -1,4 +1,4 @@
--- 0005
+-- 0006
 
 CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )
 
@@ -8,7 +8,7 @@ CREATE INDEX ix_engines_created ON engines (created)
 
 CREATE INDEX ix_engines_key ON engines ("key")
 
-CREATE TABLE key_parts ( "key" TEXT NOT NULL, recipe TEXT NOT NULL, graph TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL, recorded DOUBLE NOT NULL, parts_json TEXT NOT NULL, outline TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_key_parts PRIMARY KEY ("key", recipe) )
+CREATE TABLE key_parts ( "key" TEXT NOT NULL, recipe TEXT NOT NULL, graph TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL, recorded DOUBLE NOT NULL, parts_json TEXT NOT NULL, outline TEXT DEFAULT '' NOT NULL, trusted BOOLEAN DEFAULT true NOT NULL, CONSTRAINT pk_key_parts PRIMARY KEY ("key", recipe) )
 
 CREATE INDEX ix_key_parts_graph ON key_parts (graph, recorded)
 
@@ -84,6 +84,12 @@ CREATE INDEX ix_forms_side ON forms (side)
 
 CREATE TABLE notes ( name TEXT NOT NULL, value TEXT NOT NULL, CONSTRAINT pk_notes PRIMARY KEY (name) )
 
+CREATE TABLE uses ( recipe TEXT NOT NULL, namespace TEXT NOT NULL, used DOUBLE NOT NULL, hits BIGINT NOT NULL, CONSTRAINT pk_uses PRIMARY KEY (recipe, namespace), CONSTRAINT fk_uses_recipe FOREIGN KEY(recipe, namespace) REFERENCES engines (recipe, namespace) ON DELETE CASCADE )
+
+CREATE TABLE usage ( "key" TEXT NOT NULL, field TEXT NOT NULL, value DOUBLE NOT NULL, at DOUBLE NOT NULL, CONSTRAINT pk_usage PRIMARY KEY ("key", field) )
+
+CREATE INDEX ix_usage_at ON usage (at)
+
 INSERT INTO notes (name, value) VALUES ('farm', lower(hex(randomblob(16))))
 
-INSERT INTO alembic_version VALUES ('0005')
+INSERT INTO alembic_version VALUES ('0006')

@@ -16,13 +16,15 @@ from farm.db.nodes import Nodes
 from farm.db.rows import Requests
 from farm.db.serving import Serving
 from farm.db.session import Database, parse_url
+from farm.db.usage import UsageRows
 from farm.errors import Unavailable
+from farm.namespaces import Realm
 
 if TYPE_CHECKING:
     from farm.upkeep import Upkeep
 
 
-class SqlIndex(HoldingRows, MovingRows, Engines, Serving, Asking, Leasing, Making, Nodes, Keeping):
+class SqlIndex(HoldingRows, MovingRows, UsageRows, Engines, Serving, Asking, Leasing, Making, Nodes, Keeping):
     """``farm.index.Index`` and ``farm.upkeep.Upkeep`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
 
     An SQLite database is made, or migrated, when it is opened; a PostgreSQL one must have been by
@@ -32,7 +34,9 @@ class SqlIndex(HoldingRows, MovingRows, Engines, Serving, Asking, Leasing, Makin
     farm's, is damaged, or was made by a newer farm. Threads may share it; a forked child must open its own.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, realm: Realm | None = None) -> None:
+        self.realm = realm
+        self.trusted = realm is None or realm.is_trusted
         self.db = Database(parse_url(url))
         self.requests = Requests()
         try:

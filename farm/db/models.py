@@ -95,6 +95,28 @@ serving = Table(
     Index("ix_serving_recipe", "recipe", "namespace"),
 )
 
+# When an engine was last handed out, and how often: what collection goes by. Written in batches.
+uses = Table(
+    "uses",
+    metadata,
+    Column("recipe", WORD, primary_key=True),
+    Column("namespace", WORD, primary_key=True),
+    Column("used", Double, nullable=False),
+    Column("hits", BigInteger, nullable=False),
+    ForeignKeyConstraint(["recipe", "namespace"], ["engines.recipe", "engines.namespace"], ondelete="CASCADE"),
+)
+
+# What a key was worth, number by number (``farm.usage``), and when it was last asked for.
+usage = Table(
+    "usage",
+    metadata,
+    Column("key", WORD, primary_key=True),
+    Column("field", WORD, primary_key=True),
+    Column("value", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("ix_usage_at", "at"),
+)
+
 # Which recipes serve a key (several: a key leaves search settings out; and a recipe serves several keys: it
 # leaves inert settings out), and what the two were made of.
 key_parts = Table(
@@ -106,6 +128,8 @@ key_parts = Table(
     Column("model", Text, nullable=False),
     Column("target", Text, nullable=False),
     Column("recorded", Double, nullable=False),
+    # Whether somebody recorded it who may write trusted namespaces: a look-up there believes nobody else.
+    Column("trusted", Boolean, nullable=False, server_default=text("true")),
     # The blob that outlines the program.
     Column("outline", WORD, nullable=False, server_default=""),
     Column("parts_json", Text, nullable=False),

@@ -17,6 +17,7 @@ from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract, together
 from contract_serving import ServingContract
 from contract_upkeep import UpkeepContract
+from contract_usage import UsageContract
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from index_things import CAPABILITY, EXPIRED, claim, engine_of, failure, lease, offer, parts_of, queued, request, state
@@ -72,6 +73,10 @@ class TestKeeping(KeepingContract):
 
 
 class TestUpkeep(UpkeepContract):
+    pass
+
+
+class TestUsage(UsageContract):
     pass
 
 

@@ -15,6 +15,7 @@ from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract
 from contract_serving import ServingContract
 from contract_upkeep import UpkeepContract
+from contract_usage import UsageContract
 from hypothesis.stateful import run_state_machine_as_test
 
 from farm.db.index import SqlIndex
@@ -57,6 +58,10 @@ class TestKeeping(KeepingContract):
 
 
 class TestUpkeep(UpkeepContract):
+    pass
+
+
+class TestUsage(UsageContract):
     pass
 
 

@@ -22,6 +22,7 @@ def fill(url: str) -> None:
     from farm.builds import FailureKind
     from farm.db.index import SqlIndex
     from farm.index import StoredForm, StoredProgram, Sweep, Trial, Worker
+    from farm.usage import Usage
 
     index = SqlIndex(url)
     index.register(Worker("host:1:a", "host", 1, 5.0, ("c",), {"cores": 2}))
@@ -32,6 +33,10 @@ def fill(url: str) -> None:
     given = lease(index)
     index.append_log(given, "the log\n")
     index.succeed(given, engine_of(given))
+    use = Usage()
+    use.used(given.build.request.recipe, "main")
+    use.of_key(given.build.request.key, {"hits": 1.0})
+    index.add_usage(use)
     queued(index, request("failed"))
     index.fail(lease(index), failure(FailureKind.PERMANENT), None)
     queued(index, request("running"))
