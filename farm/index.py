@@ -98,13 +98,15 @@ class StoredProgram:
 
 @dataclass(frozen=True)
 class StoredForm:
-    """The ONNX form of ``program`` as ``exporter`` makes it: the digests of graph, external data and side table."""
+    """The ONNX form of ``program`` as ``exporter`` makes it: the digests of graph, external data and side table; their
+    ``size`` together, 0 where a farm wrote it that did not add it up."""
 
     program: str
     exporter: str
     graph: str
     data: str | None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,12 @@ class Index(Protocol):
 
     def drop_engine(self, recipe: str, digest: str, reason: str) -> bool:
         """Forget an engine whose blob is gone or corrupt, so that the next ask builds it again."""
+        ...
+
+    def hold_blobs(self, blobs: Collection[str], seconds: float) -> set[str]:
+        """Have those of ``blobs`` that collection has condemned stay for so many seconds more, at least; returns those
+        for which that comes too late. What is not condemned stays for a grace period anyhow (``farm.collecting``). One
+        look where nothing is."""
         ...
 
     def engines(self, prefix: str = "", limit: int = 1000, namespaces: Sequence[str] = ()) -> list[Engine]:
@@ -433,7 +441,9 @@ class Index(Protocol):
         ...
 
     # -- programs ----------------------------------------------------------------------------------------------
-    def put_program(self, program: StoredProgram) -> None: ...
+    def put_program(self, program: StoredProgram) -> None:
+        """Remember a program whose bytes were just put, and that it is used now."""
+        ...
 
     def programs(self, prefix: str = "", limit: int = 1000) -> list[StoredProgram]: ...
 

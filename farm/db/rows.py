@@ -195,7 +195,7 @@ def program_row(program: StoredProgram) -> dict[str, Any]:
 
 
 def form_from(row: Row[Any]) -> StoredForm:
-    return StoredForm(row.program, row.exporter, row.graph, row.data, load(row.detail_json))
+    return StoredForm(row.program, row.exporter, row.graph, row.data, load(row.detail_json), row.size)
 
 
 def trial_from(row: Row[Any]) -> Trial:

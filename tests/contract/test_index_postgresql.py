@@ -13,6 +13,7 @@ from contract_builds import AskingContract, MakingContract
 from contract_engines import EnginesContract
 from contract_fleet import FleetContract
 from contract_keeping import KeepingContract
+from contract_leaving import LeavingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract, together
 from contract_serving import ServingContract
@@ -73,6 +74,10 @@ class TestKeeping(KeepingContract):
 
 
 class TestUpkeep(UpkeepContract):
+    pass
+
+
+class TestLeaving(LeavingContract):
     pass
 
 

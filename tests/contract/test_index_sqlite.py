@@ -11,6 +11,7 @@ from contract_builds import AskingContract, MakingContract
 from contract_engines import EnginesContract
 from contract_fleet import FleetContract
 from contract_keeping import KeepingContract
+from contract_leaving import LeavingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract
 from contract_serving import ServingContract
@@ -58,6 +59,10 @@ class TestKeeping(KeepingContract):
 
 
 class TestUpkeep(UpkeepContract):
+    pass
+
+
+class TestLeaving(LeavingContract):
     pass
 
 

@@ -22,6 +22,7 @@ def fill(url: str) -> None:
     from farm.builds import FailureKind
     from farm.db.index import SqlIndex
     from farm.index import StoredForm, StoredProgram, Sweep, Trial, Worker
+    from farm.leaving import Pinned
     from farm.usage import Usage
 
     index = SqlIndex(url)
@@ -46,6 +47,10 @@ def fill(url: str) -> None:
     index.put_sweep(Sweep("sfrozen", 0.0, {"grid": {}}, (trial,)))
     index.count("hit", {"n": 2, "seconds": 1.5})
     index.put_note("store", "frozen")
+    (engine,) = index.engines()
+    index.put_pin("mine", [Pinned(engine.recipe, "main", engine.digest)], None, 60.0)
+    index.put_pin("former", [Pinned(engine.recipe, "main", engine.digest)], None, 60.0)
+    index.drop_pin("former", 60.0)
     index.close()
 
 
