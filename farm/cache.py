@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ from farm.trust import Policy, Signer
 NEVER_BUILT = "no engine of this key has been built"
 BLOB_LOST = "its engine's bytes are gone from the store"
 VOUCHED = "have a worker build it that signs with a key that FARM_TRUST names (FARM_SIGNING_KEY)"
+HOLD_SECONDS = 300.0
+"""Engines that are being fetched are held for so long, and again after a third of it."""
 ANOTHER = "the engine that stands under its key was made for another"
 
 
@@ -63,6 +66,7 @@ class EngineCache:
         self.namespaces = tuple(namespaces)
         self.trust = trust
         self.signer = signer
+        self.hold_seconds = HOLD_SECONDS
 
     def lookup(self, identities: Sequence[Identity]) -> list[Found | Miss]:
         """A hit or a miss for each, in a few statements."""
@@ -116,10 +120,11 @@ class EngineCache:
     def fetch(self, engine: Engine, dest: Path) -> None:
         """Place the plan at ``dest``, verified. ``Missing`` when its bytes are gone; ``CorruptBlob`` when they, or its
         row, are wrong: then the engine has been set aside already, and the next ask builds it again; ``Untrusted`` when
-        nobody who is trusted vouches for it."""
+        nobody who is trusted vouches for it. However long it takes, collection lets it end."""
         self._check_row(engine)
         try:
-            there = self.store.fetch(engine.digest, dest)
+            with self.holding([engine]):
+                there = self.store.fetch(engine.digest, dest)
         except CorruptBlob:
             with contextlib.suppress(Unavailable):  # of a reader who may not write; then 'farm verify' sees to it
                 self.store.quarantine(engine.digest)
@@ -127,6 +132,32 @@ class EngineCache:
             raise
         if not there:
             raise Missing(f"engine {engine.digest} is gone from the store", "ask for it again to have it rebuilt")
+
+    @contextlib.contextmanager
+    def holding(self, engines: Sequence[Engine]) -> Iterator[None]:
+        """Keep what was looked up from collection while this lasts: for whoever fetches many, one after another.
+
+        One that had been collected before, more than a grace period after it was looked up, may be gone all the same.
+        """
+        blobs = {engine.digest for engine in engines}
+        ended = threading.Event()
+
+        def hold() -> None:
+            with contextlib.suppress(Unavailable):  # then it stays as long as it was held last, and perhaps longer
+                self.index.hold_blobs(blobs, self.hold_seconds)
+
+        def go_on() -> None:
+            while not ended.wait(self.hold_seconds / 3):
+                hold()
+
+        hold()
+        holder = threading.Thread(target=go_on, name="farm-hold", daemon=True)
+        holder.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            holder.join()
 
     def distrusts(self, engine: Engine) -> str:
         """Why an engine that was just made is not handed out, in words; empty when it is."""

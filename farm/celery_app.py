@@ -1,7 +1,8 @@
-"""For Celery's own commands: ``celery -A farm.celery_app beat`` asks the fleet's workers for repair every few seconds.
+"""For Celery's own commands: ``celery -A farm.celery_app beat`` asks the fleet's workers for repair every few
+seconds, and for collection every minute.
 
-Reads the configuration when it is imported, as Celery's loader wants it. Workers also repair by themselves; one beat
-for a fleet only makes it sooner.
+Reads the configuration when it is imported, as Celery's loader wants it. Workers also repair and collect by
+themselves; one beat for a fleet only makes it sooner.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ BROKERS = ("memory:", "redis:", "rediss:", "amqp:", "amqps:")
 TIMINGS = ("share", "off", "editable", "strict")
 """What a worker does with kernel timings: starts from those of its like and shares its own; neither; the same with
 timings that can be edited; or replays such timings and builds nothing that they do not cover."""
+FOREVER = 10_000 * 86_400.0
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -42,7 +44,9 @@ class Config:
     ``patience_seconds``: how long a client that waits for builds bears with a database that is away; ``store_cache``:
     what a machine keeps of a store that is not on it. ``timing``: what a worker does with kernel timings (``TIMINGS``).
     ``signing_key``: the file of the private key with which this machine's workers sign their engines; ``trust``: whose
-    signatures are asked for before one is handed out.
+    signatures are asked for before one is handed out. ``max_bytes``, ``max_age`` and ``quotas`` (``NAMESPACE=SIZE``) are
+    what collection brings the farm down to, every ``gc_seconds`` (0: no limit); what is younger than ``gc_grace`` stays.
+    ``history``: how old what is told of finished builds and sweeps may become (0: any age).
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".farm")
@@ -69,6 +73,17 @@ class Config:
     host: str = field(default_factory=socket.gethostname)
     signing_key: str = ""
     trust: str = ""
+    max_bytes: int = 0
+    max_age: float = 0.0
+    quotas: tuple[str, ...] = ()
+    gc_grace: float = 3600.0
+    gc_seconds: float = 300.0
+    history: float = 90 * 86_400.0
+
+    @property
+    def quotas_by_namespace(self) -> dict[str, int]:
+        """The most bytes of each namespace's engines."""
+        return {name: parse_size(size) for name, _, size in (one.rpartition("=") for one in self.quotas)}
 
     @property
     def embedded(self) -> bool:
@@ -141,9 +156,11 @@ def _convert(kind: Any, where: str, value: Any) -> Any:
         if kind is int:
             return value if isinstance(value, int) else parse_size(value)
         if kind is float:
-            return float(value)
+            return parse_duration(value) if isinstance(value, str) else float(value)
         if kind is str:
             return str(value)
+        if isinstance(value, Mapping):
+            return tuple(f"{name}={each}" for name, each in value.items())
         return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadConfig(f"{where} is '{value}', which is no {getattr(kind, '__name__', 'list')}") from error
@@ -156,13 +173,35 @@ def parse_size(text: str) -> int:
     return int(float(text.removesuffix(unit)) * SIZES[unit])
 
 
+def parse_duration(text: str, unit: str = "s") -> float:
+    """``30d``, ``12h``, ``90`` (of ``unit``) → seconds; ``ValueError`` for anything else."""
+    text = text.strip().lower()
+    last = text[-1:] if text[-1:] in SECONDS else ""
+    seconds = float(text.removesuffix(last)) * SECONDS[last or unit]
+    if not 0 <= seconds < FOREVER:
+        raise ValueError(text)
+    return seconds
+
+
+def _check_quotas(config: Config) -> None:
+    for one in config.quotas:
+        name, equals, size = one.rpartition("=")
+        try:
+            good = bool(name and equals) and parse_size(size) >= 0
+        except (ValueError, OverflowError):
+            good = False
+        if not good:
+            raise BadConfig(f"FARM_QUOTAS holds '{one}'", "write NAMESPACE=SIZE, as in main=200G,pr=20G")
+
+
 def _checked(config: Config) -> Config:
+    _check_quotas(config)
     if config.url:
         raise BadConfig(
             "FARM_URL is set, but this version of farm cannot talk to a server",
             "unset FARM_URL and give FARM_DATABASE_URL and FARM_STORE_URL instead",
         )
-    for name in ("concurrency", "build_memory", "store_cache"):
+    for name in ("concurrency", "build_memory", "store_cache", "max_bytes", "max_age", "gc_grace", "history"):
         if getattr(config, name) < 0:
             raise BadConfig(f"FARM_{name.upper()} is negative", "leave it out for the default")
     if not config.broker_url.startswith(BROKERS):
@@ -172,7 +211,7 @@ def _checked(config: Config) -> Config:
         )
     if config.timing not in TIMINGS:
         raise BadConfig(f"FARM_TIMING is '{config.timing}'", f"write one of {', '.join(TIMINGS)}")
-    for name in ("build_timeout", "lease_seconds", "beat_seconds", "poll_seconds", "patience_seconds"):
+    for name in ("build_timeout", "lease_seconds", "beat_seconds", "poll_seconds", "patience_seconds", "gc_seconds"):
         if not getattr(config, name) > 0:
             raise BadConfig(f"FARM_{name.upper()} must be more than 0 seconds")
     if config.beat_seconds * 3 > config.lease_seconds:

@@ -28,11 +28,17 @@ START_TIMEOUT_S = 30.0
 class Station:
     """A crew and the Celery worker that wakes it: what builds, in an embedded farm and in ``farm worker`` alike."""
 
-    def __init__(self, broker_url: str, crew: Crew, repair: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        broker_url: str,
+        crew: Crew,
+        repair: Callable[[], object],
+        collect: Callable[[], object] = lambda: None,
+    ) -> None:
         self.crew = crew
         capabilities = crew.worker.me.capabilities
         self.app: Celery = make_app(broker_url, capabilities)
-        self._consumer = Consumer(self.app, capabilities, Duties(crew.wake, repair))
+        self._consumer = Consumer(self.app, capabilities, Duties(crew.wake, repair, collect))
 
     def start(self, timeout: float = START_TIMEOUT_S) -> bool:
         """Build from now on; whether the broker answered (without it, builds are found by looking)."""

@@ -160,12 +160,14 @@ class Forms:
 
     def _upload(self, folder: Path, form: Form, digest: str, exporter: str) -> None:
         """Blobs first, row second; the side table last of the files, so that a form with it is whole."""
-        graph = self._store.put_file(form.graph).digest
-        data = self._store.put_file(form.data).digest if form.data else None
-        write_form(folder, form, [graph] + ([data] if data else []))
-        side = self._store.put_file(folder / SIDE).digest
-        names = {"graph": form.graph.name, "data": form.data.name if form.data else None, "side": side}
-        made = StoredForm(digest, exporter, graph, data, names)
+        graph = self._store.put_file(form.graph)
+        data = self._store.put_file(form.data) if form.data else None
+        stored = [graph] + ([data] if data else [])
+        write_form(folder, form, [blob.digest for blob in stored])
+        side = self._store.put_file(folder / SIDE)
+        names = {"graph": form.graph.name, "data": form.data.name if form.data else None, "side": side.digest}
+        size = sum(blob.size for blob in (*stored, side))
+        made = StoredForm(digest, exporter, graph.digest, data.digest if data else None, names, size)
         if self._signer:
             made = replace(made, detail={**names, "signature": self._signer.vouch(said_of(made))})
         self._index.put_form(made)

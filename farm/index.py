@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, Lease
 from farm.placement import Seat
+from farm.usage import Place, Usage
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,15 @@ class StoredProgram:
 
 @dataclass(frozen=True)
 class StoredForm:
-    """The ONNX form of ``program`` as ``exporter`` makes it: the digests of graph, external data and side table."""
+    """The ONNX form of ``program`` as ``exporter`` makes it: the digests of graph, external data and side table; their
+    ``size`` together, 0 where a farm wrote it that did not add it up."""
 
     program: str
     exporter: str
     graph: str
     data: str | None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -264,12 +267,32 @@ class Index(Protocol):
         """Forget an engine whose blob is gone or corrupt, so that the next ask builds it again."""
         ...
 
+    def hold_blobs(self, blobs: Collection[str], seconds: float) -> set[str]:
+        """Have those of ``blobs`` that collection has condemned stay for so many seconds more, at least; returns those
+        for which that comes too late. What is not condemned stays for a grace period anyhow (``farm.collecting``). One
+        look where nothing is."""
+        ...
+
     def engines(self, prefix: str = "", limit: int = 1000, namespaces: Sequence[str] = ()) -> list[Engine]:
         """Engines, newest first, whose digest, recipe or key starts with ``prefix``; of ``namespaces``, or of all."""
         ...
 
     def count(self, name: str, by: Mapping[str, float]) -> None:
         """Add to counters: ``count("hit", {"n": 3, "seconds": 41.5})``; see ``stats``."""
+        ...
+
+    def add_usage(self, more: Usage) -> None:
+        """Add a batch of numbers, in one transaction; the time of use is now. Engines that have gone since are left
+        out."""
+        ...
+
+    def last_used(self, places: Collection[Place]) -> dict[Place, float]:
+        """When each of these engines was last handed out, as far as that was recorded yet: an engine that is not in
+        the answer never was, since it was made. A rebuilt engine keeps its time; one that is dropped loses it."""
+        ...
+
+    def usage(self, keys: Collection[str]) -> dict[str, Mapping[str, float]]:
+        """What each of these whole keys was worth, by field; those that nothing is recorded of are left out."""
         ...
 
     def stats(self) -> dict[str, Any]:
@@ -418,7 +441,9 @@ class Index(Protocol):
         ...
 
     # -- programs ----------------------------------------------------------------------------------------------
-    def put_program(self, program: StoredProgram) -> None: ...
+    def put_program(self, program: StoredProgram) -> None:
+        """Remember a program whose bytes were just put, and that it is used now."""
+        ...
 
     def programs(self, prefix: str = "", limit: int = 1000) -> list[StoredProgram]: ...
 

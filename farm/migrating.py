@@ -37,7 +37,7 @@ NAMED: Mapping[str, tuple[str, ...]] = {
 OPTIONAL = frozenset({"key_parts"})
 """Rows that are worth something without their blobs."""
 OWNED: Mapping[str, tuple[str, ...]] = {
-    "engines": ("serving",),
+    "engines": ("serving", "uses"),
     "builds": ("events", "attempts", "log_chunks", "tried"),
     "sweeps": ("trials",),
 }

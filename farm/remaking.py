@@ -12,6 +12,9 @@ from farm.compilation import FIELDS
 from farm.index import Index
 from farm.store import BlobStore, lost
 
+HOLD_SECONDS = 600.0
+"""For so long a program that collection has condemned stays until a build of it is queued, which keeps it."""
+
 
 def remake(index: Index, store: BlobStore, engines: Sequence[Engine], waiter: str) -> list[Answer | None]:
     """Queue a build of each engine as it was first asked for, though it is there. ``None`` where the build that made
@@ -27,7 +30,8 @@ def _requests(index: Index, store: BlobStore, engines: Sequence[Engine]) -> list
     """How each was asked for. A build that made something else is not believed to have made it."""
     ids = {engine.build for engine in engines if engine.build}
     made = {build.id: build.request for build in index.builds(ids=ids, limit=len(ids))} if ids else {}
-    gone = lost(store, {request.program for request in made.values()})
+    programs = {request.program for request in made.values()}
+    gone = index.hold_blobs(programs, HOLD_SECONDS) | lost(store, programs)
     found: list[BuildRequest | None] = []
     for engine in engines:
         request = made.get(engine.build)

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from farm.asks import Answer, Ask, EngineRef, Identity, Outcome
 from farm.builds import Build, BuildRequest, BuildState, Engine
@@ -30,8 +30,10 @@ from farm.errors import (
 from farm.explain import Comparison, compare, nearest
 from farm.identify import Identifier
 from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted
+from farm.leaving import Leaving, Pin, Pinned
 from farm.lookout import Lookout
 from farm.outlines import load_outline, outline_of, program_reasons, save_outline
+from farm.pinning import pin
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
 from farm.remaking import remake
 from farm.repair import Repair
@@ -46,6 +48,9 @@ T = TypeVar("T")
 
 POLL_SECONDS = 0.05
 AWAY_SECONDS = 1.0
+STORED_SECONDS = 600.0
+"""A program is put into the store again when its last put was so long ago: collection lets be what is younger than its
+grace period, and a process that goes on asking for days must find it there."""
 
 
 class Dispatch(Protocol):
@@ -95,9 +100,11 @@ class Farm:
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._repair = Repair(index, dispatch.wake, gone_workers)
         self._submissions = 0
-        self._stored: dict[Path, str] = {}
+        self._stored: dict[Path, tuple[str, float]] = {}
         self._outlined: dict[Path, str] = {}
         self.lookout = Lookout(index)
+        self.care: Callable[[], None] = lambda: None
+        """What is done beside the builds, now and then: collection, where nobody else sees to it."""
         self.notify: Callable[[str], None] = lambda text: None
         """Takes a line for whoever watches, such as why a build cannot start."""
 
@@ -275,12 +282,13 @@ class Farm:
         return replace(parts, parts={**parts.parts, "outline": self._outlined[identity.path]})
 
     def _store_program(self, identity: Identity) -> str:
-        """Put the program's bytes in the store, once per file and process; returns the digest of the bytes.
+        """Put the program's bytes in the store, once in a while per file and process; returns the digest of the bytes.
 
         The file may change between the look that made the key and this copy: the worker computes the key again
         from the stored bytes and refuses what does not match, so a key never names another program's engine.
         """
-        if identity.path not in self._stored:
+        digest, when = self._stored.get(identity.path, ("", 0.0))
+        if not digest or time.monotonic() - when > STORED_SECONDS:
             blob = self.identifier.pack(identity, self.store)
             self.index.put_program(
                 StoredProgram(
@@ -292,8 +300,9 @@ class Farm:
                     weights=identity.weights,
                 )
             )
-            self._stored[identity.path] = blob.digest
-        return self._stored[identity.path]
+            digest = blob.digest
+            self._stored[identity.path] = digest, time.monotonic()
+        return digest
 
     def _claimed(self, answer: Answer, claim: Claim) -> Answer:
         if claim.outcome is Claimed.DONE and claim.engine is not None:
@@ -431,6 +440,11 @@ class Farm:
         self.dispatch.wake(self.index.wakes(0.0))
         return answers
 
+    def pin(self, wanted: Sequence[Pinned], name: str, seconds: float | None = None) -> Pin:
+        """Have ``name`` keep these engines (``pinning.by_lock``, ``by_prefix``), in place of those that it kept before."""
+        index = cast(Leaving, self.index)  # every backend's is one
+        return pin(index, wanted, name, seconds=seconds, grace=self.config.gc_grace)
+
     # -- ending ------------------------------------------------------------------------------------------------
 
     def abandon(self) -> list[str]:
@@ -441,6 +455,7 @@ class Farm:
     def repair(self) -> None:
         """Queue again what vanished workers held, and wake workers for whatever waits. At most once a second."""
         self._repair.tick()
+        self.care()
 
     # -- explaining --------------------------------------------------------------------------------------------
 

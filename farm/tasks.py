@@ -16,9 +16,12 @@ from kombu import Queue
 
 BUILD = "farm.build"
 REPAIR = "farm.repair"
+COLLECT = "farm.collect"
 CARE_QUEUE = "farm"
-"""Where the periodic repair is asked for."""
+"""Where the periodic repair and collection are asked for."""
 REPAIR_SECONDS = 5.0
+COLLECT_SECONDS = 60.0
+"""How often it is asked whether it is time to collect (``FARM_GC_SECONDS``)."""
 EXPIRES_SECONDS = 60.0
 """A wake-up that nobody took by then is dropped; another has been sent since, if anything still waits."""
 SEND_ATTEMPTS = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
@@ -30,6 +33,7 @@ class Duties:
 
     build: Callable[[], object]
     repair: Callable[[], object]
+    collect: Callable[[], object] = lambda: None
 
 
 def queue_of(capability: str) -> str:
@@ -57,13 +61,18 @@ def make_app(broker_url: str, capabilities: Collection[str] = ()) -> Celery:
         broker_connection_timeout=4.0,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_always_eager=False,
-        beat_schedule={"repair": {"task": REPAIR, "schedule": REPAIR_SECONDS, "options": {"expires": REPAIR_SECONDS}}},
+        beat_schedule={"repair": _every(REPAIR, REPAIR_SECONDS), "collect": _every(COLLECT, COLLECT_SECONDS)},
         broker_transport_options=_transport_options(broker_url),
     )
     if capabilities:
         queues = [queue_of(name) for name in capabilities]
         app.conf.task_queues = [Queue(name, routing_key=name, durable=True) for name in (*queues, CARE_QUEUE)]
     return app
+
+
+def _every(task: str, seconds: float) -> dict[str, Any]:
+    """Nobody's turn is kept for him: one that was not taken in time is dropped."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
 
 
 def _transport_options(broker_url: str) -> dict[str, Any]:
@@ -86,6 +95,10 @@ def register(app: Celery, duties: Duties) -> None:
     @app.task(name=REPAIR, shared=False)  # type: ignore[untyped-decorator]
     def repair() -> None:
         duties.repair()
+
+    @app.task(name=COLLECT, shared=False)  # type: ignore[untyped-decorator]
+    def collect() -> None:
+        duties.collect()
 
     app.finalize()
 

@@ -27,16 +27,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from farm.builders import Merger
+    from farm.collecting import Collected
+    from farm.collection import Rules
     from farm.crew import Crew
     from farm.dispatch import BrokerDispatch, Station
     from farm.fitting import Fitting
+    from farm.leaving import Leaving
     from farm.migrating import Moved
     from farm.reconcile import Tally
     from farm.timing import TimingCaches
     from farm.timings import Timings
     from farm.toolchains import Toolchain
     from farm.trust import Policy, Signer
-    from farm.upkeep import Upkeep
     from farm.worker import BuildWorker
 
 EMBEDDED_POLL_SECONDS = 0.5
@@ -49,7 +51,7 @@ def open_farm(config: Config | None = None) -> Farm:
     config = config or load()
     index = open_index(config)
     store = open_store(config)
-    return Farm(
+    farm = Farm(
         config,
         index,
         store,
@@ -58,6 +60,11 @@ def open_farm(config: Config | None = None) -> Farm:
         lambda: gone_workers(index),
         open_trust(config),
     )
+    if config.embedded and (config.max_bytes or config.max_age or config.quotas):
+        from farm.collecting import Routine
+
+        farm.care = Routine(lambda: collect_when_due(config), config.gc_seconds).tick
+    return farm
 
 
 def open_trust(config: Config) -> Policy | None:
@@ -250,7 +257,8 @@ def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None
     worker = open_worker(config, index, store, fitting)
     broker = f"memory://{uuid.uuid4().hex}" if config.embedded else config.broker_url
     repair = Repair(index, lambda counts: None, lambda: gone_workers(index))
-    return Station(broker, Crew(worker, fitting.slots, _poll(config)), repair.now), [*notes, *fitting.notes]
+    crew = Crew(worker, fitting.slots, _poll(config))
+    return Station(broker, crew, repair.now, lambda: collect_when_due(config)), [*notes, *fitting.notes]
 
 
 def open_crew(config: Config, index: Index, store: BlobStore) -> Crew:
@@ -334,7 +342,7 @@ def gone_workers(index: Index) -> Collection[str]:
     ]
 
 
-def open_upkeep(config: Config) -> Upkeep:
+def open_upkeep(config: Config) -> Leaving:
     """The index, with all that upkeep asks of it."""
     from farm.db.index import SqlIndex
 
@@ -358,6 +366,40 @@ def reconcile(
     finally:
         dispatch.stop()
         index.close()
+
+
+def collect(
+    config: Config,
+    rules: Rules,
+    history: float | None = None,
+    dry_run: bool = False,
+    sure: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Collected:
+    """``farm gc`` on the configured farm."""
+    from farm.collecting import Collect
+
+    index, store = open_upkeep(config), open_store(replace(config, store_cache=0))
+    try:
+        named = open_timing(config, store).named
+        run = Collect(index, store, rules, history=history, dry_run=dry_run, sure=sure, named=named, tell=tell)
+        return run.run()
+    finally:
+        index.close()
+
+
+def collect_when_due(config: Config) -> bool:
+    """Collect what the configuration wants collected, unless somebody of this farm did so lately; whether it was done."""
+    from farm.collecting import TURN, configured_rules
+
+    index = open_upkeep(config)
+    try:
+        mine = index.take_turn(TURN, config.gc_seconds)
+    finally:
+        index.close()
+    if mine:
+        collect(config, configured_rules(config), config.history or None)
+    return mine
 
 
 def migrate(config: Config, home: Path, dry_run: bool = False, tell: Callable[[str], None] = print) -> Moved:

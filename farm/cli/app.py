@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from farm.cli import asking, care, fleet, looking, nodes, sweep, timing, upkeep, verifying
+from farm.cli import asking, care, collecting, fleet, looking, nodes, sweep, timing, upkeep, verifying
 from farm.version import __version__
 
 ASK, LOOK, FLEET, CARE = "Ask for engines", "Look and act", "Fleet", "Care"
@@ -62,5 +62,8 @@ app.command("migrate", rich_help_panel=FLEET)(upkeep.migrate)
 app.add_typer(timing.app, name="timing", rich_help_panel=CARE)
 app.command("verify", rich_help_panel=CARE)(verifying.verify)
 app.command("keygen", rich_help_panel=CARE)(verifying.keygen)
+app.command("gc", rich_help_panel=CARE)(collecting.gc)
+app.command("pin", rich_help_panel=CARE)(collecting.pin)
+app.command("unpin", rich_help_panel=CARE)(collecting.unpin)
 app.command("doctor", rich_help_panel=CARE)(care.doctor)
 app.command("demo", rich_help_panel=CARE)(care.demo)

@@ -40,6 +40,7 @@ class Thing(StrEnum):
     PROGRAMS = "programs"
     NODES = "nodes"
     SWEEPS = "sweeps"
+    PINS = "pins"
 
 
 # -- ls ------------------------------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ class Thing(StrEnum):
 
 def ls(
     thing: Annotated[
-        Thing, typer.Argument(metavar="engines|builds|programs|nodes|sweeps", show_default=False)
+        Thing, typer.Argument(metavar="engines|builds|programs|nodes|sweeps|pins", show_default=False)
     ] = Thing.ENGINES,
     limit: Annotated[
         int, typer.Option("-n", "--limit", metavar="N", min=1, max=1_000_000, help="At most so many.")
@@ -57,7 +58,7 @@ def ls(
     ] = "",
     as_json: opt.Json = False,
 ) -> None:
-    """List engines, builds, programs, nodes or sweeps."""
+    """List engines, builds, programs, nodes, sweeps or pins."""
     if state and thing is not Thing.BUILDS:
         raise BadInput("--state goes with builds", "write 'farm ls builds --state …'")
     with opened() as farm:
@@ -102,6 +103,12 @@ def _sweeps(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
     from farm.cli.sweep import listed
 
     return [listed(farm, sweep) for sweep in farm.index.sweeps(limit=limit)]
+
+
+def _pins(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
+    from farm.cli.collecting import pin_documents
+
+    return pin_documents(farm.config)[:limit]
 
 
 def _show_engines(documents: Sequence[dict[str, Any]]) -> None:
@@ -169,12 +176,19 @@ def _show_sweeps(documents: Sequence[dict[str, Any]]) -> None:
     show_sweeps(documents)
 
 
+def _show_pins(documents: Sequence[dict[str, Any]]) -> None:
+    from farm.cli.collecting import show_pins
+
+    show_pins(documents)
+
+
 _LISTS = {
     Thing.ENGINES: _engines,
     Thing.BUILDS: _builds,
     Thing.PROGRAMS: _programs,
     Thing.NODES: _nodes,
     Thing.SWEEPS: _sweeps,
+    Thing.PINS: _pins,
 }
 _SHOWN = {
     Thing.ENGINES: _show_engines,
@@ -182,6 +196,7 @@ _SHOWN = {
     Thing.PROGRAMS: _show_programs,
     Thing.NODES: _show_nodes,
     Thing.SWEEPS: _show_sweeps,
+    Thing.PINS: _show_pins,
 }
 _NOTHING = {
     Thing.ENGINES: "no engines yet; 'farm build MODEL -t TARGET' makes one",
@@ -189,6 +204,7 @@ _NOTHING = {
     Thing.PROGRAMS: "no programs yet; they are stored when they are first built",
     Thing.NODES: "no process builds now; 'farm worker' is one",
     Thing.SWEEPS: "no sweeps yet; 'farm sweep MODEL -t TARGET -g NAME=V,V' makes one",
+    Thing.PINS: "nothing is pinned; 'farm pin KEY' keeps an engine from 'farm gc'",
 }
 
 

@@ -28,6 +28,7 @@ class BuildRows:
 
     db: Database
     requests: Requests
+    trusted: bool
 
     # -- reading -----------------------------------------------------------------------------------------------
 

@@ -35,6 +35,8 @@ class Engines:
     """The engines' part of ``farm.index.Index``; the contract is written there."""
 
     db: Database
+    trusted: bool
+    """Whether whoever has this index may write trusted namespaces."""
 
     @looks
     def find(self, connection: Connection, wanted: Sequence[Wanted], namespaces: Sequence[str]) -> list[Found | None]:
@@ -85,14 +87,16 @@ class Engines:
     @reads
     def _unrecorded(self, connection: Connection, parts: Sequence[KeyParts]) -> list[KeyParts]:
         recipes = self.db.array(part.recipe for part in parts)
-        known = {(key, recipe) for key, recipe in connection.execute(self.db.made(_links), {"the_recipes": recipes})}
+        rows = connection.execute(self.db.made(_links), {"the_recipes": recipes})
+        known = {(row.key, row.recipe) for row in rows if row.trusted or not self.trusted}
         news = {(part.key, part.recipe): part for part in parts if (part.key, part.recipe) not in known}
         return [news[link] for link in sorted(news)]
 
     @writes
     def _record(self, connection: Connection, parts: Sequence[KeyParts]) -> None:
         now = self.db.time(connection)
-        self.db.each(connection, (statements.add_parts, key_parts, [parts_row(part, now) for part in parts]))
+        rows = [parts_row(part, now, self.trusted) for part in parts]
+        self.db.each(connection, (statements.add_parts, key_parts, rows))
 
     @reads
     def parts(self, connection: Connection, prefix: str) -> list[KeyParts]:
@@ -226,6 +230,8 @@ def _best_of_keys(db: Database) -> Select[Any]:
         select(engines, *columns)
         .join(key_parts, key_parts.c.recipe == engines.c.recipe)
         .where(db.among(key_parts.c.key, "the_keys"), db.among(engines.c.namespace, "the_namespaces"))
+        # The engine's own key was computed by its worker; what else a recipe serves, not everybody is believed.
+        .where(or_(key_parts.c.trusted, engines.c.key == key_parts.c.key))
         .subquery()
     )
     same = and_(ranked.c.place_of_weights == 1, db.among(ranked.c.weights, "the_weights"))
@@ -251,8 +257,8 @@ def _lately_by_capability(_db: Database) -> Select[str, float]:
     return select(newest.c.capability, func.avg(newest.c.build_seconds)).group_by(newest.c.capability)
 
 
-def _links(db: Database) -> Select[str, str]:
-    return select(key_parts.c.key, key_parts.c.recipe).where(db.among(key_parts.c.recipe, "the_recipes"))
+def _links(db: Database) -> Select[Any]:
+    return select(key_parts.c.key, key_parts.c.recipe, key_parts.c.trusted).where(db.among(key_parts.c.recipe, "the_recipes"))
 
 
 def _add_up(db: Database) -> Insert:

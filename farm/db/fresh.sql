@@ -1,4 +1,4 @@
--- 0005
+-- 0007
 
 CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )
 
@@ -8,7 +8,7 @@ CREATE INDEX ix_engines_created ON engines (created)
 
 CREATE INDEX ix_engines_key ON engines ("key")
 
-CREATE TABLE key_parts ( "key" TEXT NOT NULL, recipe TEXT NOT NULL, graph TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL, recorded DOUBLE NOT NULL, parts_json TEXT NOT NULL, outline TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_key_parts PRIMARY KEY ("key", recipe) )
+CREATE TABLE key_parts ( "key" TEXT NOT NULL, recipe TEXT NOT NULL, graph TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL, recorded DOUBLE NOT NULL, parts_json TEXT NOT NULL, outline TEXT DEFAULT '' NOT NULL, trusted BOOLEAN DEFAULT true NOT NULL, CONSTRAINT pk_key_parts PRIMARY KEY ("key", recipe) )
 
 CREATE INDEX ix_key_parts_graph ON key_parts (graph, recorded)
 
@@ -40,11 +40,11 @@ CREATE TABLE log_chunks ( build TEXT NOT NULL, ends BIGINT NOT NULL, text TEXT N
 
 CREATE TABLE workers ( id TEXT NOT NULL, host TEXT NOT NULL, pid BIGINT NOT NULL, born DOUBLE NOT NULL, capabilities_json TEXT NOT NULL, detail_json TEXT NOT NULL, seen DOUBLE NOT NULL, CONSTRAINT pk_workers PRIMARY KEY (id) )
 
-CREATE TABLE programs ( digest TEXT NOT NULL, name TEXT NOT NULL, format TEXT NOT NULL, size BIGINT NOT NULL, graph TEXT NOT NULL, weights TEXT NOT NULL, created DOUBLE NOT NULL, CONSTRAINT pk_programs PRIMARY KEY (digest) )
+CREATE TABLE programs ( digest TEXT NOT NULL, name TEXT NOT NULL, format TEXT NOT NULL, size BIGINT NOT NULL, graph TEXT NOT NULL, weights TEXT NOT NULL, created DOUBLE NOT NULL, used DOUBLE DEFAULT '0' NOT NULL, CONSTRAINT pk_programs PRIMARY KEY (digest) )
 
 CREATE INDEX ix_programs_created ON programs (created)
 
-CREATE TABLE forms ( program TEXT NOT NULL, exporter TEXT NOT NULL, graph TEXT NOT NULL, data TEXT, detail_json TEXT NOT NULL, created DOUBLE NOT NULL, side TEXT DEFAULT '' NOT NULL, CONSTRAINT pk_forms PRIMARY KEY (program, exporter) )
+CREATE TABLE forms ( program TEXT NOT NULL, exporter TEXT NOT NULL, graph TEXT NOT NULL, data TEXT, detail_json TEXT NOT NULL, created DOUBLE NOT NULL, side TEXT DEFAULT '' NOT NULL, size BIGINT DEFAULT '0' NOT NULL, CONSTRAINT pk_forms PRIMARY KEY (program, exporter) )
 
 CREATE TABLE sweeps ( id TEXT NOT NULL, created DOUBLE NOT NULL, spec_json TEXT NOT NULL, cancelled BOOLEAN DEFAULT false NOT NULL, CONSTRAINT pk_sweeps PRIMARY KEY (id) )
 
@@ -84,6 +84,28 @@ CREATE INDEX ix_forms_side ON forms (side)
 
 CREATE TABLE notes ( name TEXT NOT NULL, value TEXT NOT NULL, CONSTRAINT pk_notes PRIMARY KEY (name) )
 
+CREATE TABLE uses ( recipe TEXT NOT NULL, namespace TEXT NOT NULL, used DOUBLE NOT NULL, hits BIGINT NOT NULL, CONSTRAINT pk_uses PRIMARY KEY (recipe, namespace), CONSTRAINT fk_uses_recipe FOREIGN KEY(recipe, namespace) REFERENCES engines (recipe, namespace) ON DELETE CASCADE )
+
+CREATE TABLE usage ( "key" TEXT NOT NULL, field TEXT NOT NULL, value DOUBLE NOT NULL, at DOUBLE NOT NULL, CONSTRAINT pk_usage PRIMARY KEY ("key", field) )
+
+CREATE INDEX ix_usage_at ON usage (at)
+
+CREATE INDEX ix_engines_build ON engines (build)
+
+CREATE INDEX ix_trials_build ON trials (build)
+
+CREATE TABLE pins ( name TEXT NOT NULL, recipe TEXT NOT NULL, namespace TEXT NOT NULL, digest TEXT NOT NULL, manifest TEXT NOT NULL, program TEXT NOT NULL, size BIGINT NOT NULL, created DOUBLE NOT NULL, expires DOUBLE, CONSTRAINT pk_pins PRIMARY KEY (name, recipe, namespace) )
+
+CREATE INDEX ix_pins_digest ON pins (digest)
+
+CREATE INDEX ix_pins_manifest ON pins (manifest)
+
+CREATE INDEX ix_pins_recipe ON pins (recipe)
+
+CREATE TABLE condemned ( blob TEXT NOT NULL, kind TEXT NOT NULL, size BIGINT NOT NULL, since DOUBLE NOT NULL, until DOUBLE NOT NULL, going BOOLEAN DEFAULT false NOT NULL, CONSTRAINT pk_condemned PRIMARY KEY (blob) )
+
+CREATE INDEX ix_condemned_until ON condemned (until)
+
 INSERT INTO notes (name, value) VALUES ('farm', lower(hex(randomblob(16))))
 
-INSERT INTO alembic_version VALUES ('0005')
+INSERT INTO alembic_version VALUES ('0007')

@@ -9,7 +9,7 @@ from sqlalchemy import Column, CompoundSelect, Connection, Row, Select, delete, 
 
 from farm.builds import Engine
 from farm.db.engines import Engines
-from farm.db.models import builds, engines, forms, key_parts, notes, programs
+from farm.db.models import builds, condemned, engines, forms, key_parts, notes, pins, programs
 from farm.db.rows import clean, engine_from, load
 from farm.db.session import Database, reads, writes
 from farm.db.statements import IS_ACTIVE
@@ -24,6 +24,9 @@ NAMING = (
     forms.c.data,
     forms.c.side,
     key_parts.c.outline,
+    pins.c.digest,
+    pins.c.manifest,
+    condemned.c.blob,
 )
 """Every column that names a blob, each the first of an index. A column that is missing here costs its blobs."""
 

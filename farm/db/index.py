@@ -13,17 +13,34 @@ from farm.db.making import Making
 from farm.db.migrate import behind, needs_wal, upgrade
 from farm.db.moving import MovingRows
 from farm.db.nodes import Nodes
+from farm.db.pinning import PinningRows
 from farm.db.rows import Requests
 from farm.db.serving import Serving
 from farm.db.session import Database, parse_url
+from farm.db.trimming import TrimmingRows
+from farm.db.usage import UsageRows
 from farm.errors import Unavailable
+from farm.namespaces import Realm
 
 if TYPE_CHECKING:
-    from farm.upkeep import Upkeep
+    from farm.leaving import Leaving
 
 
-class SqlIndex(HoldingRows, MovingRows, Engines, Serving, Asking, Leasing, Making, Nodes, Keeping):
-    """``farm.index.Index`` and ``farm.upkeep.Upkeep`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+class SqlIndex(
+    PinningRows,
+    TrimmingRows,
+    HoldingRows,
+    MovingRows,
+    UsageRows,
+    Engines,
+    Serving,
+    Asking,
+    Leasing,
+    Making,
+    Nodes,
+    Keeping,
+):
+    """``farm.index.Index`` and ``farm.leaving.Leaving`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
 
     An SQLite database is made, or migrated, when it is opened; a PostgreSQL one must have been by
     ``farm db upgrade``. Opening one that is up to date takes one SELECT and does not import Alembic.
@@ -32,7 +49,9 @@ class SqlIndex(HoldingRows, MovingRows, Engines, Serving, Asking, Leasing, Makin
     farm's, is damaged, or was made by a newer farm. Threads may share it; a forked child must open its own.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, realm: Realm | None = None) -> None:
+        self.realm = realm
+        self.trusted = realm is None or realm.is_trusted
         self.db = Database(parse_url(url))
         self.requests = Requests()
         try:
@@ -54,4 +73,4 @@ class SqlIndex(HoldingRows, MovingRows, Engines, Serving, Asking, Leasing, Makin
 
 
 if TYPE_CHECKING:
-    _conforms: type[Upkeep] = SqlIndex
+    _conforms: type[Leaving] = SqlIndex

@@ -32,9 +32,11 @@ class Keeping:
 
     @writes
     def put_program(self, connection: Connection, program: StoredProgram) -> None:
-        """A program that is known keeps the name that it first came by."""
-        row = program_row(program) | {"created": self.db.time(connection)}
-        connection.execute(self.db.insert(programs).values(**row).on_conflict_do_nothing())
+        """A program that is known keeps the name that it first came by; it is used again."""
+        now = self.db.time(connection)
+        row = program_row(program) | {"created": now, "used": now}
+        insert = self.db.insert(programs).values(**row)
+        connection.execute(insert.on_conflict_do_update(index_elements=["digest"], set_={"used": now}))
 
     @reads
     def programs(self, connection: Connection, prefix: str = "", limit: int = 1000) -> list[StoredProgram]:
@@ -53,6 +55,7 @@ class Keeping:
             "side": str(form.detail.get("side") or ""),
             "detail_json": dump(form.detail),
             "created": self.db.time(connection),
+            "size": form.size,
         }
         insert = self.db.insert(forms).values(program=form.program, exporter=form.exporter, **values)
         connection.execute(insert.on_conflict_do_update(index_elements=["program", "exporter"], set_=values))

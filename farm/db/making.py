@@ -41,7 +41,7 @@ class Making(BuildRows):
             _check_recipe(row, engine)
         if held:
             served = sorted((row.recipe, row.namespace, engine.serves) for row, _, engine in held)
-            self.db.each(connection, *_engine_steps(held), *_success_steps(held), forget_served(served))
+            self.db.each(connection, *_engine_steps(held, self.trusted), *_success_steps(held), forget_served(served))
             self.db.each(connection, add_served(served))
             settle_blame(self.db, connection, [row for row, _, _ in held])
         return [_key(lease) in rows for lease, _ in ends]
@@ -125,17 +125,20 @@ class Making(BuildRows):
         return self._fetch(connection, ids)
 
 
-def _engine_steps(held: Sequence[Held]) -> list[Step]:
+def _engine_steps(held: Sequence[Held], trusted: bool) -> list[Step]:
     """Put the engines in place of their recipes' former ones, and add the links from their keys that are missing: most
     were recorded when the builds were asked for."""
     values = [_engine_values(row, lease, engine) for row, lease, engine in held]
-    links = [
-        parts_row(KeyParts(row.key, row.recipe, request.parts, request.model, request.target), row.now)
+    links = {
+        # Once, though two namespaces have made the recipe at once.
+        (row.key, row.recipe): parts_row(
+            KeyParts(row.key, row.recipe, request.parts, request.model, request.target), row.now, trusted
+        )
         for row, request in ((row, lease.build.request) for row, lease, _ in held if not row.linked)
-    ]
+    }
     return [
         (statements.put_engine, engines, sorted(values, key=lambda one: str(one["recipe"]))),
-        (statements.add_parts, key_parts, sorted(links, key=lambda one: (str(one["key"]), str(one["recipe"])))),
+        (statements.add_parts, key_parts, [links[link] for link in sorted(links)]),
     ]
 
 

@@ -78,6 +78,7 @@ engines = Table(
     Index("ix_engines_created", "created"),
     Index("ix_engines_graph", "graph", "created"),
     Index("ix_engines_manifest", "manifest"),
+    Index("ix_engines_build", "build"),
 )
 
 # Which places an engine serves beyond its own key (``portability.Serves``).
@@ -95,6 +96,28 @@ serving = Table(
     Index("ix_serving_recipe", "recipe", "namespace"),
 )
 
+# When an engine was last handed out, and how often: what collection goes by. Written in batches.
+uses = Table(
+    "uses",
+    metadata,
+    Column("recipe", WORD, primary_key=True),
+    Column("namespace", WORD, primary_key=True),
+    Column("used", Double, nullable=False),
+    Column("hits", BigInteger, nullable=False),
+    ForeignKeyConstraint(["recipe", "namespace"], ["engines.recipe", "engines.namespace"], ondelete="CASCADE"),
+)
+
+# What a key was worth, number by number (``farm.usage``), and when it was last asked for.
+usage = Table(
+    "usage",
+    metadata,
+    Column("key", WORD, primary_key=True),
+    Column("field", WORD, primary_key=True),
+    Column("value", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("ix_usage_at", "at"),
+)
+
 # Which recipes serve a key (several: a key leaves search settings out; and a recipe serves several keys: it
 # leaves inert settings out), and what the two were made of.
 key_parts = Table(
@@ -106,6 +129,8 @@ key_parts = Table(
     Column("model", Text, nullable=False),
     Column("target", Text, nullable=False),
     Column("recorded", Double, nullable=False),
+    # Whether somebody recorded it who may write trusted namespaces: a look-up there believes nobody else.
+    Column("trusted", Boolean, nullable=False, server_default=text("true")),
     # The blob that outlines the program.
     Column("outline", WORD, nullable=False, server_default=""),
     Column("parts_json", Text, nullable=False),
@@ -281,6 +306,8 @@ programs = Table(
     Column("graph", WORD, nullable=False),
     Column("weights", WORD, nullable=False),
     Column("created", Double, nullable=False),
+    # When somebody last asked for a build of it.
+    Column("used", Double, nullable=False, server_default="0"),
     Index("ix_programs_created", "created"),
 )
 
@@ -294,6 +321,8 @@ forms = Table(
     Column("side", WORD, nullable=False, server_default=""),
     Column("detail_json", Text, nullable=False),
     Column("created", Double, nullable=False),
+    # Bytes of its blobs; 0 for those of older farms, which nobody added up.
+    Column("size", BigInteger, nullable=False, server_default="0"),
     Index("ix_forms_graph", "graph"),
     Index("ix_forms_data", "data"),
     Index("ix_forms_side", "side"),
@@ -322,6 +351,41 @@ trials = Table(
     Column("asked", WORD, nullable=False),
     Column("build", WORD),
     Column("error", Text, nullable=False),
+    Index("ix_trials_build", "build"),
+)
+
+# Engines that are kept, by the name of who wants them: a set for each name, replaced as a whole. The blobs are kept
+# even where another build has taken the engine's place since.
+pins = Table(
+    "pins",
+    metadata,
+    Column("name", WORD, primary_key=True),
+    Column("recipe", WORD, primary_key=True),
+    Column("namespace", WORD, primary_key=True),
+    Column("digest", WORD, nullable=False),
+    Column("manifest", WORD, nullable=False),
+    # The program that it was built from, by which it can be built again.
+    Column("program", WORD, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double),
+    Index("ix_pins_digest", "digest"),
+    Index("ix_pins_manifest", "manifest"),
+    Index("ix_pins_recipe", "recipe"),
+)
+
+# Blobs whose rows were collected: to be looked at again at ``until``, and removed if nothing names them then.
+# ``going``: somebody is removing it, or was killed while doing so.
+condemned = Table(
+    "condemned",
+    metadata,
+    Column("blob", WORD, primary_key=True),
+    Column("kind", WORD, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("going", Boolean, nullable=False, server_default=text("false")),
+    Index("ix_condemned_until", "until"),
 )
 
 # What the farm knows of itself, such as which store it goes with.

@@ -151,7 +151,7 @@ def parts_from(row: Row[Any]) -> KeyParts:
     return KeyParts(row.key, row.recipe, load(row.parts_json), row.model, row.target)
 
 
-def parts_row(part: KeyParts, now: float) -> dict[str, Any]:
+def parts_row(part: KeyParts, now: float, trusted: bool = True) -> dict[str, Any]:
     return {
         "key": part.key,
         "recipe": part.recipe,
@@ -159,6 +159,7 @@ def parts_row(part: KeyParts, now: float) -> dict[str, Any]:
         "model": clean(part.model),
         "target": clean(part.target),
         "recorded": now,
+        "trusted": trusted,
         "outline": str(part.parts.get("outline") or ""),
         "parts_json": dump(part.parts),
     }
@@ -194,7 +195,7 @@ def program_row(program: StoredProgram) -> dict[str, Any]:
 
 
 def form_from(row: Row[Any]) -> StoredForm:
-    return StoredForm(row.program, row.exporter, row.graph, row.data, load(row.detail_json))
+    return StoredForm(row.program, row.exporter, row.graph, row.data, load(row.detail_json), row.size)
 
 
 def trial_from(row: Row[Any]) -> Trial:

@@ -230,6 +230,13 @@ class Database:
         """The database's clock now."""
         return float(connection.execute(self.made(_clock)).scalar_one())
 
+    def alone(self, connection: Connection, name: str) -> None:
+        """Wait until no other transaction is at ``name``, and keep others from it until this one ends. Every writing
+        transaction of SQLite's is alone."""
+        if not self.sqlite:
+            lock = sqlalchemy.func.pg_advisory_xact_lock(sqlalchemy.func.hashtext(name))
+            connection.execute(sqlalchemy.select(lock))
+
     def made(self, make: Callable[..., T], *args: Hashable) -> T:
         """The statement that ``make(database, *args)`` makes, made once.
 

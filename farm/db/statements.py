@@ -117,7 +117,7 @@ def lock_running(db: Database) -> Select[Any]:
     whether it is recorded what their key was made of (``key_parts``)."""
     those = (db.among(builds.c.id, "the_builds"), IS_RUNNING)
     blamed = exists().where(nodes.c.name == builds.c.node).label("blamed")
-    link = (key_parts.c.key == builds.c.key, key_parts.c.recipe == builds.c.recipe)
+    link = (key_parts.c.key == builds.c.key, key_parts.c.recipe == builds.c.recipe, key_parts.c.trusted)
     linked = exists().where(*link).label("linked")
     return (
         select(*COLUMNS, blamed, linked, db.now.label("now"))
@@ -283,7 +283,10 @@ def add_build(db: Database) -> Any:
 
 
 def add_parts(db: Database) -> Any:
-    return adding(db, key_parts).on_conflict_do_nothing()
+    """What is known already stays; but who may say so makes a link trusted that was not."""
+    insert = adding(db, key_parts)
+    better = insert.excluded.trusted & ~key_parts.c.trusted
+    return insert.on_conflict_do_update(index_elements=["key", "recipe"], set_={"trusted": true()}, where=better)
 
 
 def put_engine(db: Database) -> Any:

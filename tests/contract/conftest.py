@@ -12,7 +12,7 @@ import pytest
 pytest.register_assert_rewrite(
     "index_things", "contract_engines", "contract_builds", "contract_keeping", "contract_races", "contract_machine"
 )
-pytest.register_assert_rewrite("contract_fleet", "contract_upkeep")
+pytest.register_assert_rewrite("contract_fleet", "contract_leaving", "contract_upkeep")
 pytest.register_assert_rewrite("store_contract", "objects_contract")
 
 from servers import Server, absent, empty, reachable_server  # noqa: E402 - after the registration above

@@ -13,10 +13,12 @@ from contract_builds import AskingContract, MakingContract
 from contract_engines import EnginesContract
 from contract_fleet import FleetContract
 from contract_keeping import KeepingContract
+from contract_leaving import LeavingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract, together
 from contract_serving import ServingContract
 from contract_upkeep import UpkeepContract
+from contract_usage import UsageContract
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from index_things import CAPABILITY, EXPIRED, claim, engine_of, failure, lease, offer, parts_of, queued, request, state
@@ -72,6 +74,14 @@ class TestKeeping(KeepingContract):
 
 
 class TestUpkeep(UpkeepContract):
+    pass
+
+
+class TestLeaving(LeavingContract):
+    pass
+
+
+class TestUsage(UsageContract):
     pass
 
 

@@ -11,10 +11,12 @@ from contract_builds import AskingContract, MakingContract
 from contract_engines import EnginesContract
 from contract_fleet import FleetContract
 from contract_keeping import KeepingContract
+from contract_leaving import LeavingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_races import RacesContract
 from contract_serving import ServingContract
 from contract_upkeep import UpkeepContract
+from contract_usage import UsageContract
 from hypothesis.stateful import run_state_machine_as_test
 
 from farm.db.index import SqlIndex
@@ -57,6 +59,14 @@ class TestKeeping(KeepingContract):
 
 
 class TestUpkeep(UpkeepContract):
+    pass
+
+
+class TestLeaving(LeavingContract):
+    pass
+
+
+class TestUsage(UsageContract):
     pass
 
 

@@ -22,6 +22,8 @@ def fill(url: str) -> None:
     from farm.builds import FailureKind
     from farm.db.index import SqlIndex
     from farm.index import StoredForm, StoredProgram, Sweep, Trial, Worker
+    from farm.leaving import Pinned
+    from farm.usage import Usage
 
     index = SqlIndex(url)
     index.register(Worker("host:1:a", "host", 1, 5.0, ("c",), {"cores": 2}))
@@ -32,6 +34,10 @@ def fill(url: str) -> None:
     given = lease(index)
     index.append_log(given, "the log\n")
     index.succeed(given, engine_of(given))
+    use = Usage()
+    use.used(given.build.request.recipe, "main")
+    use.of_key(given.build.request.key, {"hits": 1.0})
+    index.add_usage(use)
     queued(index, request("failed"))
     index.fail(lease(index), failure(FailureKind.PERMANENT), None)
     queued(index, request("running"))
@@ -41,6 +47,10 @@ def fill(url: str) -> None:
     index.put_sweep(Sweep("sfrozen", 0.0, {"grid": {}}, (trial,)))
     index.count("hit", {"n": 2, "seconds": 1.5})
     index.put_note("store", "frozen")
+    (engine,) = index.engines()
+    index.put_pin("mine", [Pinned(engine.recipe, "main", engine.digest)], None, 60.0)
+    index.put_pin("former", [Pinned(engine.recipe, "main", engine.digest)], None, 60.0)
+    index.drop_pin("former", 60.0)
     index.close()
 
 

@@ -24,6 +24,7 @@ PATHS = {
     ("migrating.py", "size"): "to count bytes",
     ("migrating.py", "missing"): PRESENCE,
     ("reconcile.py", "lost"): PRESENCE,
+    ("collecting.py", "size"): PRESENCE + "; and to count bytes",
     ("verify.py", "check"): VERIFIED,
     ("verify.py", "size"): "to compare with the row",
     ("verify.py", "lost"): PRESENCE,
