@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -9,6 +10,7 @@ import psutil
 BORN_TOLERANCE_S = 2.0
 
 
+@cache
 def vantage() -> str:
     """What must be equal for two processes to see each other's pids: the boot, and the pid namespace.
 
