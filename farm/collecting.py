@@ -4,19 +4,20 @@ Safe to run anywhere, any number of times, at once, beside builders and readers,
 
 * **A reader keeps what it was promised.** A look-up promises an engine by reading its row. *Condemning* removes the row
   and, in the same transaction, notes its blobs with a time that is a grace period away (``GRACE_SECONDS``). So whoever
-  was promised an engine was promised it before that transaction, and its bytes stay for a grace period after it: a fetch
-  that begins within one after the look-up finds them, though the look-up wrote nothing. A fetch first *holds* the blob
-  (``Index.hold_blobs``), and again while it lasts (``EngineCache.holding``): a blob that is condemned stays as long as
-  it is held, and one that is not yet could not go sooner than a grace period after it is. Holding and taking are
-  changes of one row: whoever is first has it. What was made or handed out within the grace period is not condemned.
-* **A builder keeps what it stores.** It puts its blobs first and writes the row that names them second (as ``reconcile``
-  says). A blob that is taken is asked for in all other rows then, and removed only if it was not put since a grace
-  period ago, as the removal itself sees (``BlobStore.delete``). One that is named again is spared, one that is young is
-  looked at again later. A put makes a blob young, so its row has a grace period to come.
+  was promised an engine was promised it before that transaction, and its bytes stay for a grace period after it: a
+  fetch that begins within one after the look-up finds them, though the look-up wrote nothing. A fetch first *holds*
+  the blob (``Index.hold_blobs``), and again while it lasts (``EngineCache.holding``): a blob that is condemned stays
+  as long as it is held, and one that is not yet could not go sooner than a grace period after it is. Holding and
+  taking are changes of one row: whoever is first has it. What was made or handed out within the grace period is not
+  condemned.
+* **A builder keeps what it stores.** It puts its blobs first and writes the row that names them second (as
+  ``reconcile`` says). A blob that is taken is asked for in all other rows then, and removed only if it was not put
+  since a grace period ago, as the removal itself sees (``BlobStore.delete``). One that is named again is spared, one
+  that is young is looked at again later. A put makes a blob young, so its row has a grace period to come.
 * **What is needed stays.** Pins lock the rows of what they pin, and condemning locks what it judges before it judges: a
-  pin is seen, or finds nothing to pin. An engine that is being built anew, and the program of a build that is active, are
-  not condemned; a program that came to be needed afterwards is not removed while it is (clients put a program's bytes and
-  row anew from time to time while they ask, ``service.STORED_SECONDS``).
+  pin is seen, or finds nothing to pin. An engine that is being built anew, and the program of a build that is active,
+  are not condemned; a program that came to be needed afterwards is not removed while it is (clients put a program's
+  bytes and row anew from time to time while they ask, ``service.STORED_SECONDS``).
 * **A run that is killed loses nothing and leaves nothing.** Condemned blobs are rows: the next run takes them up, also
   those that were being removed. Until they are gone they count as named, and ``reconcile`` leaves them alone.
 
@@ -144,6 +145,7 @@ class Collect:
     def _collect(self) -> None:
         """What is due goes first, since it gives room at once; and last, where the grace period is none."""
         bind(self._index, self._store)
+        self._index.reap()  # who stood still for so long that a lease ran out may not rely on what was put before
         self._done.pins_expired = self._index.expire_pins(self._rules.grace)
         self._remove()
         for _ in range(ROUNDS):

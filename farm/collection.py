@@ -1,9 +1,9 @@
 """What is collected, and why: the choice alone, from what there is, what protects it and what is wanted. Pure.
 
 A *thing* is a row that holds bytes: an engine, a program, or a program's ONNX form. It goes when its toolchain is
-retired, when nobody has used it for long, or, least lately used first, when its namespace or the whole is larger than it
-may be. What is pinned, in use or young never goes. Several rows may hold the very same plan: its bytes count once, and are
-free only when all of them go.
+retired, when nobody has used it for long, or, least lately used first, when its namespace or the whole is larger than
+it may be. What is pinned, in use or young never goes. Several rows may hold the very same plan: its bytes count once,
+and are free only when all of them go.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Thing:
-    """A row and its bytes. ``place`` is the row's primary key, and ``version`` is another once it has been written anew;
-    ``blobs`` are what it names, and ``size`` the bytes of the first, or of all where they are one thing. ``kept``
-    says why it may not go, for people; empty where it may."""
+    """A row and its bytes. ``place`` is the row's primary key, and ``version`` is another once it has been written
+    anew; ``blobs`` are what it names, and ``size`` the bytes of the first, or of all where they are one thing.
+    ``kept`` says why it may not go, for people; empty where it may."""
 
     kind: Kind
     place: tuple[str, ...]
@@ -62,8 +62,8 @@ class Thing:
 
 @dataclass(frozen=True)
 class Retired:
-    """Toolchains that are no longer wanted: a flavour's versions. ``below``: all before ``version``, which itself is one
-    of them if ``inclusive``; else ``version``, or with ``under`` whatever begins with it."""
+    """Toolchains that are no longer wanted: a flavour's versions. ``below``: all before ``version``, which itself is
+    one of them if ``inclusive``; else ``version``, or with ``under`` whatever begins with it."""
 
     flavour: str
     version: tuple[int, ...] = ()

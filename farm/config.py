@@ -44,9 +44,9 @@ class Config:
     ``patience_seconds``: how long a client that waits for builds bears with a database that is away; ``store_cache``:
     what a machine keeps of a store that is not on it. ``timing``: what a worker does with kernel timings (``TIMINGS``).
     ``signing_key``: the file of the private key with which this machine's workers sign their engines; ``trust``: whose
-    signatures are asked for before one is handed out. ``max_bytes``, ``max_age`` and ``quotas`` (``NAMESPACE=SIZE``) are
-    what collection brings the farm down to, every ``gc_seconds`` (0: no limit); what is younger than ``gc_grace`` stays.
-    ``history``: how old what is told of finished builds and sweeps may become (0: any age).
+    signatures are asked for before one is handed out. ``max_bytes``, ``max_age`` and ``quotas`` (``NAMESPACE=SIZE``)
+    are what collection brings the farm down to, every ``gc_seconds`` (0: no limit); what is younger than ``gc_grace``
+    stays. ``history``: how old what is told of finished builds and sweeps may become (0: any age).
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".farm")

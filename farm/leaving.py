@@ -1,8 +1,8 @@
 """What collection and pins ask of the index: what there is and what protects it, what is about to go, who keeps what.
 
 The rules of ``farm.index`` hold here too. Removal takes two steps. ``condemn`` removes rows, so that nobody is promised
-what they named any more, and notes their blobs as *condemned*: still named, until a time. ``take_condemned`` gives those
-whose time has come to whoever removes blobs. ``farm.collecting`` says why that is safe.
+what they named any more, and notes their blobs as *condemned*: still named, until a time. ``take_condemned`` gives
+those whose time has come to whoever removes blobs. ``farm.collecting`` says why that is safe.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Condemned:
 
 @dataclass(frozen=True)
 class Pinned:
-    """One engine of a pin, as it was when it was pinned. ``program``: what it was built from; empty if that is unknown."""
+    """One engine of a pin, as it was when it was pinned. ``program``: what it was built from; empty if that is
+    unknown."""
 
     recipe: str
     namespace: str

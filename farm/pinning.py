@@ -23,7 +23,8 @@ def pin(
     seconds: float | None = None,
     grace: float = GRACE_SECONDS,
 ) -> Pin:
-    """Have ``name`` keep ``wanted``, in place of what it kept before; for ``seconds``, or for ever. Repeating is harmless.
+    """Have ``name`` keep ``wanted``, in place of what it kept before; for ``seconds``, or for ever. Repeating is
+    harmless.
 
     ``Missing``, with nothing changed, when one of them is not there; ``BadInput`` for a name that cannot be.
     """
@@ -68,8 +69,8 @@ def pinned_of(engine: Engine) -> Pinned:
 
 
 def by_prefix(index: Leaving, prefixes: Sequence[str], namespaces: Sequence[str] = ()) -> list[Pinned]:
-    """The engines whose digest, recipe or key each of ``prefixes`` begins: all of one key, or one. ``Missing`` when there
-    is none, ``BadInput`` when they are of several keys."""
+    """The engines whose digest, recipe or key each of ``prefixes`` begins: all of one key, or one. ``Missing`` when
+    there is none, ``BadInput`` when they are of several keys."""
     return [one for prefix in prefixes for one in _of_one_key(index, prefix, namespaces)]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from farm.asks import Answer, Ask, EngineRef, Identity, Outcome
 from farm.builds import Build, BuildRequest, BuildState, Engine
-from farm.cache import BLOB_LOST, VOUCHED, EngineCache, Miss, key_parts
+from farm.cache import BLOB_LOST, HOLD_SECONDS, VOUCHED, EngineCache, Miss, key_parts
 from farm.errors import (
     BadInput,
     BuildFailed,
@@ -49,8 +49,8 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05
 AWAY_SECONDS = 1.0
 STORED_SECONDS = 600.0
-"""A program is put into the store again when its last put was so long ago: collection lets be what is younger than its
-grace period, and a process that goes on asking for days must find it there."""
+"""A program is put into the store again when its last put was so long ago (or a quarter of collection's grace period, in
+which it stays): a process that goes on asking for days must find it there."""
 
 
 class Dispatch(Protocol):
@@ -97,6 +97,7 @@ class Farm:
         self.dispatch = dispatch
         self.identifier = identifier
         self.cache = EngineCache(index, store, (config.namespace,), trust=trust)
+        self.cache.hold_seconds = min(HOLD_SECONDS, config.gc_grace) or HOLD_SECONDS
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._repair = Repair(index, dispatch.wake, gone_workers)
         self._submissions = 0
@@ -288,7 +289,7 @@ class Farm:
         from the stored bytes and refuses what does not match, so a key never names another program's engine.
         """
         digest, when = self._stored.get(identity.path, ("", 0.0))
-        if not digest or time.monotonic() - when > STORED_SECONDS:
+        if not digest or time.monotonic() - when > min(STORED_SECONDS, self.config.gc_grace / 4):
             blob = self.identifier.pack(identity, self.store)
             self.index.put_program(
                 StoredProgram(
@@ -441,7 +442,8 @@ class Farm:
         return answers
 
     def pin(self, wanted: Sequence[Pinned], name: str, seconds: float | None = None) -> Pin:
-        """Have ``name`` keep these engines (``pinning.by_lock``, ``by_prefix``), in place of those that it kept before."""
+        """Have ``name`` keep these engines (``pinning.by_lock``, ``by_prefix``), in place of those that it kept
+        before."""
         index = cast(Leaving, self.index)  # every backend's is one
         return pin(index, wanted, name, seconds=seconds, grace=self.config.gc_grace)
 

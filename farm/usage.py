@@ -1,7 +1,7 @@
 """What the cache was worth: numbers that are gathered in memory and added up in SQL now and then. Pure.
 
-Nothing waits for these: whoever looks up, hands out or asks adds to a ``Usage``, which ``recorder`` writes in batches. A
-process that is killed loses the last few seconds' numbers, and nothing else.
+Nothing waits for these: whoever looks up, hands out or asks adds to a ``Usage``, which ``recorder`` writes in
+batches. A process that is killed loses the last few seconds' numbers, and nothing else.
 """
 
 from __future__ import annotations

@@ -389,7 +389,8 @@ def collect(
 
 
 def collect_when_due(config: Config) -> bool:
-    """Collect what the configuration wants collected, unless somebody of this farm did so lately; whether it was done."""
+    """Collect what the configuration wants collected, unless somebody of this farm did so lately; whether it was
+    done."""
     from farm.collecting import TURN, configured_rules
 
     index = open_upkeep(config)

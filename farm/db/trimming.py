@@ -9,7 +9,6 @@ from sqlalchemy import (
     Connection,
     Delete,
     Double,
-    Select,
     and_,
     cast,
     delete,
