@@ -54,7 +54,6 @@ def gc(
         list[str],
         typer.Option(
             "--toolchain-retired",
-            default_factory=list,
             show_default=False,
             metavar="SPEC",
             help="Engines of these toolchains go: tensorrt==10.14.1.48, tensorrt==10.*, 'tensorrt<10.14'. Repeats.",
@@ -64,7 +63,6 @@ def gc(
         list[str],
         typer.Option(
             "--namespace",
-            default_factory=list,
             show_default=False,
             metavar="NS",
             help="Look at, and count, engines of this namespace alone. Repeats.",
@@ -205,9 +203,7 @@ def _show_going(done: Collected) -> None:
 def pin(
     what: Annotated[
         list[str],
-        typer.Argument(
-            default_factory=list, show_default=False, metavar="ENGINE|KEY", help="Engines by digest, recipe or key."
-        ),
+        typer.Argument(show_default=False, metavar="ENGINE|KEY", help="Engines by digest, recipe or key."),
     ] = [],  # noqa: B006
     lock: Annotated[
         Path | None, typer.Option("--lock", metavar="FILE", help="Every engine that this lock file names.")
