@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, Lease
+from farm.measurements import Measurement
 from farm.placement import Seat
 from farm.usage import Place, Usage
 
@@ -450,6 +451,15 @@ class Index(Protocol):
     def put_form(self, form: StoredForm) -> None: ...
 
     def form(self, program: str, exporter: str) -> StoredForm | None: ...
+
+    # -- measurements --------------------------------------------------------------------------------------------
+    def record_measurement(self, measurement: Measurement) -> None:
+        """Remember it, in place of an older one of the same thing (``Measurement.id``). ``at`` is the database's."""
+        ...
+
+    def measurements_of(self, digests: Collection[str]) -> list[Measurement]:
+        """Measurements filed under any of ``digests`` (engines' plans; programs, for baselines), newest first."""
+        ...
 
     # -- sweeps --------------------------------------------------------------------------------------------------
     def put_sweep(self, sweep: Sweep) -> None: ...
