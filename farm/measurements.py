@@ -133,6 +133,73 @@ def shapes_text(shapes: Mapping[str, Sequence[int]]) -> str:
     return ",".join(f"{name}:{'x'.join(map(str, shapes[name]))}" for name in ordered)
 
 
+# -- what awaits measuring -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MeasuringAsk:
+    """Something to be measured wherever a node can: stored as JSON until one does.
+
+    ``program`` is the digest of the program's file in the store; ``shapes`` are those of its dynamic inputs, by
+    position, ``inputs`` and ``outputs`` the engine's names of its bindings, in the program's order. ``place`` names the
+    nodes that can (``places``).
+    """
+
+    runner: Runner
+    program: str
+    program_format: str
+    place: str
+    engine: str = ""
+    model: str = ""
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    toolchain: str = ""
+    custom_ops: Mapping[str, str] = field(default_factory=dict)
+    cuda_graphs: bool = False
+    runs: int = 0
+    """How many repeated runs; 0: the harness' own number."""
+
+    @property
+    def id(self) -> str:
+        """Two asks for one measurement are one."""
+        what = [str(self.runner), self.engine, self.program, shapes_text(self.shapes), self.place, self.cuda_graphs]
+        return "m" + digest("measuring", what).rpartition(":")[2][:12]
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "runner": str(self.runner)}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> MeasuringAsk:
+        """What ``as_json`` gave; fields that a newer farm added are left out."""
+        known = {item.name for item in fields(cls)}
+        values = {name: value for name, value in told.items() if name in known}
+        values |= {"runner": Runner(values["runner"])}
+        values |= {name: tuple(values.get(name, ())) for name in ("inputs", "outputs")}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Awaiting:
+    """An ask as it stands. ``worker`` measures it now, if there is one; ``failure`` says why it never will be, until it
+    is asked for again."""
+
+    ask: MeasuringAsk
+    since: float
+    attempts: int = 0
+    worker: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class MeasuringLease:
+    """The right to measure ``ask``; as ``builds.Lease``."""
+
+    ask: MeasuringAsk
+    token: int
+    attempt: int
+
+
 # -- statistics --------------------------------------------------------------------------------------------------
 
 
