@@ -10,8 +10,8 @@ from farm.db.holding import HoldingRows
 from farm.db.keeping import Keeping
 from farm.db.leasing import Leasing
 from farm.db.making import Making
-from farm.db.migrate import behind, needs_wal, upgrade
 from farm.db.measuring import Measuring
+from farm.db.migrate import behind, needs_wal, upgrade
 from farm.db.moving import MovingRows
 from farm.db.nodes import Nodes
 from farm.db.pinning import PinningRows
