@@ -67,7 +67,8 @@ class Measurement:
     all that the node said of itself, its driver and its libraries. ``throughput`` is inferences per second, back to
     back. ``memory`` is device memory taken from before loading to the end, the host's on a CPU; ``None`` where it
     cannot be told. ``load_seconds`` is from the file to ready, ``first_seconds`` the first inference (which compiles,
-    for ``torch.compile``). ``spread`` is (largest − smallest) / median of the ``runs`` runs' own medians. ``throttled``
+    for ``torch.compile``). ``spread`` is (largest − smallest) / median of the ``runs`` runs' own medians; ``tries`` how
+    many sets of runs were made until one held together (the figures are the last one's). ``throttled``
     says what held the GPU's clocks down meanwhile. ``accuracy`` is ``None`` for eager, and where there is nothing to
     compare with. ``at`` is when, seconds since the epoch by the database's clock.
     """
@@ -86,6 +87,7 @@ class Measurement:
     spread: float
     runs: int
     iterations: int
+    tries: int = 1
     accuracy: Accuracy | None = None
     cuda_graphs: bool = False
     throttled: tuple[str, ...] = ()
@@ -133,6 +135,13 @@ def shapes_text(shapes: Mapping[str, Sequence[int]]) -> str:
     return ",".join(f"{name}:{'x'.join(map(str, shapes[name]))}" for name in ordered)
 
 
+def is_at(place: str, measured: Measurement) -> bool:
+    """Whether it was measured on a device that ``place`` (``RUNTIME/h100/ARCH``, ``…/sm_90/…``, ``…/cpu/…``) means,
+    whichever of the device's places it was asked for at."""
+    wanted = place.split("/")[1].replace("_", "")
+    return measured.place == place or wanted in measured.device.split("-")
+
+
 # -- what awaits measuring -----------------------------------------------------------------------------------------
 
 
@@ -159,6 +168,9 @@ class MeasuringAsk:
     cuda_graphs: bool = False
     runs: int = 0
     """How many repeated runs; 0: the harness' own number."""
+    baselines: tuple[Runner, ...] = ()
+    """What the engine's measurement is to stand beside: whoever measures it measures these on the very same device
+    as well, unless they have been measured there."""
 
     @property
     def id(self) -> str:
@@ -167,28 +179,29 @@ class MeasuringAsk:
         return "m" + digest("measuring", what).rpartition(":")[2][:12]
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "runner": str(self.runner)}
+        return {**asdict(self), "runner": str(self.runner), "baselines": [str(one) for one in self.baselines]}
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> MeasuringAsk:
         """What ``as_json`` gave; fields that a newer farm added are left out."""
         known = {item.name for item in fields(cls)}
         values = {name: value for name, value in told.items() if name in known}
-        values |= {"runner": Runner(values["runner"])}
         values |= {name: tuple(values.get(name, ())) for name in ("inputs", "outputs")}
+        values |= {"runner": Runner(values["runner"]), "baselines": tuple(map(Runner, values.get("baselines", ())))}
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class Awaiting:
     """An ask as it stands. ``worker`` measures it now, if there is one; ``failure`` says why it never will be, until it
-    is asked for again."""
+    is asked for again. ``age``: seconds since it was asked for, by the database's clock."""
 
     ask: MeasuringAsk
     since: float
     attempts: int = 0
     worker: str = ""
     failure: str = ""
+    age: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -245,9 +258,10 @@ def comparable(one: Measurement, other: Measurement) -> bool:
 def baseline_of(
     measured: Measurement, among: Iterable[Measurement], runner: Runner = Runner.EAGER
 ) -> Measurement | None:
-    """The newest baseline that ``measured`` may be compared with."""
+    """The newest baseline that ``measured`` may be compared with; one with CUDA graphs for what was measured with them,
+    where there is one."""
     fitting = [one for one in among if one.runner is runner and comparable(one, measured)]
-    return max(fitting, key=lambda one: one.at, default=None)
+    return max(fitting, key=lambda one: (one.cuda_graphs == measured.cuda_graphs, one.at), default=None)
 
 
 # -- asking ------------------------------------------------------------------------------------------------------

@@ -189,7 +189,8 @@ class MeasureJob:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the harness found, as ``measurements.Measurement`` has it; ``medians`` are each run's, in milliseconds."""
+    """What the harness found, as ``measurements.Measurement`` has it; ``medians`` are each run's, in milliseconds, and
+    ``tries`` how many sets of runs were made until one held together: the figures are the last one's."""
 
     latency: Latency
     throughput: float
@@ -200,6 +201,7 @@ class Measured:
     medians: tuple[float, ...]
     iterations: int
     accuracy: Accuracy | None = None
+    tries: int = 1
     notes: tuple[str, ...] = ()
     libraries: Mapping[str, str] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)

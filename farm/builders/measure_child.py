@@ -68,6 +68,7 @@ def measured(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "outputs": len(outputs),
         "warm_ups": timed.warm_ups,
         "steady": timed.steady,
+        "discarded": timed.discarded,
         "device": device.describe(),
         "torch": torch.__version__,
     }

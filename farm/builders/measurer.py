@@ -15,6 +15,7 @@ from typing import Any
 
 from farm.builders import AttemptFailed, InputSpec, Measured, MeasureJob, Watch
 from farm.builders.failures import explain
+from farm.builders.harness import Effort
 from farm.builders.outcome import Outcome
 from farm.builders.sandbox import STALL_SECONDS, NotStarted, Task, run_child
 from farm.builds import Failure, FailureKind
@@ -26,8 +27,8 @@ OWN = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
     "USER": "farm",
 }
-NOTICEABLE = 0.03
-"""A spread of repeated runs above this is told."""
+NOTICEABLE = Effort().apart
+"""A spread of repeated runs from this on is told."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def figures(outcome: Outcome) -> Measured:
             iterations=sum(map(len, runs)),
             accuracy=_accuracy(done.get("accuracy")),
             notes=tuple(_notes(done, spread)),
+            tries=1 + len(done.get("discarded") or ()),
             libraries={"torch": str(done["torch"])},
             device=dict(done.get("device") or {}),
         )
@@ -117,6 +119,8 @@ def _accuracy(told: Mapping[str, Any] | None) -> Accuracy | None:
 
 def _notes(done: Mapping[str, Any], spread: float) -> list[str]:
     notes = [] if done.get("steady", True) else ["it was still changing its pace when the warm-up ended"]
-    if spread > NOTICEABLE:
+    if apart := [f"{float(one):.1%}" for one in done.get("discarded") or ()]:
+        notes.append(f"runs that lay {', '.join(apart)} apart were thrown away and made again")
+    if spread >= NOTICEABLE:
         notes.append(f"repeated runs lie {spread:.1%} apart: something else ran on the device, or its clocks changed")
     return notes

@@ -53,7 +53,8 @@ class Measuring:
 
     @reads
     def awaiting(self, connection: Connection, ids: Collection[str] | None = None) -> list[Awaiting]:
-        query = select(measuring, self._held().label("held")).order_by(measuring.c.since, measuring.c.id)
+        age = (self.db.now - measuring.c.since).label("age")
+        query = select(measuring, self._held().label("held"), age).order_by(measuring.c.since, measuring.c.id)
         if ids is None:
             return [_awaiting(row) for row in connection.execute(query)]
         among = query.where(self.db.among(measuring.c.id, "the_ids"))
@@ -110,4 +111,4 @@ def _mine(lease: MeasuringLease) -> tuple[ColumnElement[bool], ...]:
 
 def _awaiting(row: Row[tuple[object, ...]]) -> Awaiting:
     worker = row.worker if row.held else ""
-    return Awaiting(MeasuringAsk.from_json(load(row.ask_json)), row.since, row.attempts, worker, row.failure)
+    return Awaiting(MeasuringAsk.from_json(load(row.ask_json)), row.since, row.attempts, worker, row.failure, row.age)
