@@ -54,7 +54,6 @@ def gc(
         list[str],
         typer.Option(
             "--toolchain-retired",
-            default_factory=list,
             show_default=False,
             metavar="SPEC",
             help="Engines of these toolchains go: tensorrt==10.14.1.48, tensorrt==10.*, 'tensorrt<10.14'. Repeats.",
@@ -64,7 +63,6 @@ def gc(
         list[str],
         typer.Option(
             "--namespace",
-            default_factory=list,
             show_default=False,
             metavar="NS",
             help="Look at, and count, engines of this namespace alone. Repeats.",
@@ -206,7 +204,7 @@ def pin(
     what: Annotated[
         list[str],
         typer.Argument(
-            default_factory=list, show_default=False, metavar="ENGINE|KEY", help="Engines by digest, recipe or key."
+            show_default=False, metavar="ENGINE|KEY", help="Engines by digest, recipe or key."
         ),
     ] = [],  # noqa: B006
     lock: Annotated[
