@@ -24,6 +24,9 @@ TIMINGS = ("share", "off", "editable", "strict")
 timings that can be edited; or replays such timings and builds nothing that they do not cover."""
 FOREVER = 10_000 * 86_400.0
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+MEASURES = ("here", "everywhere", "asked")
+"""Which engines are measured once they are built: those that a worker can run where it built them; all, each on a node
+that has its GPU, now or later; or none but those that somebody asks for."""
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -43,6 +46,7 @@ class Config:
     that nobody told it of; ``drain_seconds``: how long one that is to stop waits for the builds in hand;
     ``patience_seconds``: how long a client that waits for builds bears with a database that is away; ``store_cache``:
     what a machine keeps of a store that is not on it. ``timing``: what a worker does with kernel timings (``TIMINGS``).
+    ``measure``: which of the engines that it built are measured (``MEASURES``).
     ``signing_key``: the file of the private key with which this machine's workers sign their engines; ``trust``: whose
     signatures are asked for before one is handed out. ``max_bytes``, ``max_age`` and ``quotas`` (``NAMESPACE=SIZE``)
     are what collection brings the farm down to, every ``gc_seconds`` (0: no limit); what is younger than ``gc_grace``
@@ -70,6 +74,7 @@ class Config:
     patience_seconds: float = 120.0
     store_cache: int = 20 * 2**30
     timing: str = "share"
+    measure: str = "here"
     host: str = field(default_factory=socket.gethostname)
     signing_key: str = ""
     trust: str = ""
@@ -211,6 +216,8 @@ def _checked(config: Config) -> Config:
         )
     if config.timing not in TIMINGS:
         raise BadConfig(f"FARM_TIMING is '{config.timing}'", f"write one of {', '.join(TIMINGS)}")
+    if config.measure not in MEASURES:
+        raise BadConfig(f"FARM_MEASURE is '{config.measure}'", f"write one of {', '.join(MEASURES)}")
     for name in ("build_timeout", "lease_seconds", "beat_seconds", "poll_seconds", "patience_seconds", "gc_seconds"):
         if not getattr(config, name) > 0:
             raise BadConfig(f"FARM_{name.upper()} must be more than 0 seconds")

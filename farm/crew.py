@@ -40,6 +40,7 @@ class Crew:
         self._poll = poll
         self._busy = 0
         self._storing = 0
+        self._measuring = False
         self._ahead: deque[tuple[Lease, float]] = deque()
         self._pace = float("inf")
         self._lock = threading.Lock()
@@ -50,9 +51,9 @@ class Crew:
 
     @property
     def free(self) -> int:
-        """Hands with nothing to do, none of whose builds is still to be stored."""
+        """Hands with nothing to do, none of whose builds is still to be stored; none while something is measured."""
         with self._lock:
-            return max(0, self.hands - self._busy - self._storing)
+            return 0 if self._measuring else max(0, self.hands - self._busy - self._storing)
 
     def start(self) -> None:
         """Show up among the workers and begin to look for builds."""
@@ -87,18 +88,41 @@ class Crew:
         while not self._leaving.is_set():
             # Cleared before the look: what is woken during it is looked at again.
             self._woken.clear()
-            if not self._take_some():
+            measured = self._measure()
+            if not self._take_some() and not measured:
                 self._woken.wait(min(self._poll, PATIENCE_SECONDS) if self._ahead else self._poll)
             self._return_late(PATIENCE_SECONDS)
         self._return_late(0.0)
+
+    def _measure(self) -> bool:
+        """Measure one thing that awaits it, if nothing is built here now; whether that was done. Builds and
+        measurements take turns: nothing is built beside what is measured, and what is built is not waited for by
+        builds alone."""
+        gauge = self.worker.gauge
+        if gauge is None:
+            return False
+        with self._lock:
+            if self._busy or self._ahead or self._leaving.is_set():
+                return False
+        try:
+            lease = gauge.take()
+            self._measuring = lease is not None
+            if lease is not None:
+                gauge.measure(lease, lambda: self._leaving.is_set() or self.worker.hurried)
+            return lease is not None
+        except Unavailable as error:
+            log.warning("nothing is measured", reason=error.message)
+            return False
+        finally:
+            self._measuring = False
 
     def _take_some(self) -> bool:
         """Lease for the free hands, and ahead; whether it is worth looking again at once."""
         with self._lock:
             wanted = self._wanted()
-        if not wanted:
-            return False
         try:
+            if not wanted or self._must_measure():
+                return False
             leases = self.worker.lease(wanted)
         except Unavailable as error:
             log.warning("no leases", reason=error.message)
@@ -108,6 +132,11 @@ class Crew:
             self._ahead.extend((lease, now) for lease in leases)
             self._begin()
         return 0 < len(leases) < wanted
+
+    def _must_measure(self) -> bool:
+        """Whether what awaits measuring has waited for so long that the builds in hand are to end first."""
+        gauge = self.worker.gauge
+        return gauge is not None and self._busy > 0 and gauge.due()
 
     def _begin(self) -> None:
         """Give what was leased to free hands. The lock is held."""

@@ -7,11 +7,13 @@ allow.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from farm.admission import SHARE, Admission
+from farm.builders.discover import torch_version
 from farm.config import Config
 from farm.errors import BadInput, Unavailable
 from farm.hosts.claims import claim_gpu
@@ -19,7 +21,7 @@ from farm.hosts.gpu import gpu_of
 from farm.hosts.probe import GpuDevice, Host, environment_for, probe
 from farm.hosts.readings import gpu_free_memory
 from farm.logging import get_logger
-from farm.placement import served
+from farm.placement import measured, served
 from farm.toolchains import Toolchain
 
 log = get_logger(__name__)
@@ -27,8 +29,10 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Fitting:
-    """``serves``: queues. ``slots``: builds at once. ``environment``: what a build's child sees. ``detail``: what the
-    worker tells of its machine. ``notes``: lines for whoever started it. ``release`` lets go of the GPU."""
+    """``serves``: queues, and ``measures`` places (``placement.measured``). ``slots``: builds at once.
+    ``environment``: what a build's child sees. ``detail``: what the worker tells of its machine. ``notes``: lines for
+    whoever started it. ``release`` lets go of the GPU. ``gauged``: the GPU that is measured on, and ``claim`` holds it
+    meanwhile, where the worker does not do so anyway."""
 
     serves: tuple[str, ...]
     slots: int
@@ -37,6 +41,9 @@ class Fitting:
     detail: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     release: Callable[[], None] = field(default=lambda: None)
+    measures: tuple[str, ...] = ()
+    gauged: GpuDevice | None = None
+    claim: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
 
 
 def fit(config: Config, toolchains: Sequence[Toolchain], gpu: int | None = None) -> Fitting:
@@ -55,6 +62,7 @@ def fit(config: Config, toolchains: Sequence[Toolchain], gpu: int | None = None)
     elif needs_gpu:
         device, release = _only_one(host, config, notes)
     serves = _serves(toolchains, host, device)
+    gauged, claim = _gauged(host, device, config)
     timed = device is not None and needs_gpu
     return Fitting(
         serves=serves,
@@ -64,6 +72,9 @@ def fit(config: Config, toolchains: Sequence[Toolchain], gpu: int | None = None)
         detail=_detail(host, device),
         notes=tuple(notes),
         release=release,
+        measures=_measures(toolchains, host, gauged),
+        gauged=gauged,
+        claim=claim,
     )
 
 
@@ -96,11 +107,35 @@ def _only_one(host: Host, config: Config, notes: list[str]) -> tuple[GpuDevice |
 
 def _serves(toolchains: Sequence[Toolchain], host: Host, device: GpuDevice | None) -> tuple[str, ...]:
     """A part of a GPU (MIG) is no GPU of that name: its engines fit neither the whole nor another part."""
-    name, number = None, 0
-    if device is not None:
-        number = device.capability
-        name = gpu_of(device).name if not device.mig else f"{gpu_of(device).name}-mig-{device.mig}"
+    name, number = _called(device)
     return tuple(queue for chain in toolchains for queue in served(chain, host.arch, name, number))
+
+
+def _called(device: GpuDevice | None) -> tuple[str | None, int]:
+    """A GPU's name in queues and places, and its capability."""
+    if device is None:
+        return None, 0
+    name = gpu_of(device).name
+    return (f"{name}-mig-{device.mig}" if device.mig else name), device.capability
+
+
+def _gauged(
+    host: Host, device: GpuDevice | None, config: Config
+) -> tuple[GpuDevice | None, Callable[[], contextlib.AbstractContextManager[object]]]:
+    """The GPU that this worker measures on: its own; or the machine's only one, which it holds while it does."""
+    if device is not None or len(host.gpus) != 1:
+        return device, contextlib.nullcontext
+    only = host.gpus[0]
+    return only, lambda: claim_gpu(only.uuid, config.home, config.host)
+
+
+def _measures(toolchains: Sequence[Toolchain], host: Host, gauged: GpuDevice | None) -> tuple[str, ...]:
+    """Measuring needs torch; a GPU's a torch that is built for GPUs."""
+    version = torch_version()
+    if version is None:
+        return ()
+    name, number = _called(gauged) if not version.endswith("+cpu") else (None, 0)
+    return measured(toolchains, host.arch, name, number)
 
 
 def _admission(host: Host, device: GpuDevice | None) -> Admission:

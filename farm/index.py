@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, Lease
+from farm.measurements import Awaiting, Measurement, MeasuringAsk, MeasuringLease
 from farm.placement import Seat
 from farm.usage import Place, Usage
 
@@ -450,6 +451,38 @@ class Index(Protocol):
     def put_form(self, form: StoredForm) -> None: ...
 
     def form(self, program: str, exporter: str) -> StoredForm | None: ...
+
+    # -- measurements --------------------------------------------------------------------------------------------
+    def record_measurement(self, measurement: Measurement) -> None:
+        """Remember it, in place of an older one of the same thing (``Measurement.id``). ``at`` is the database's."""
+        ...
+
+    def measurements_of(self, digests: Collection[str]) -> list[Measurement]:
+        """Measurements filed under any of ``digests`` (engines' plans; programs, for baselines), newest first."""
+        ...
+
+    def await_measuring(self, asks: Sequence[MeasuringAsk]) -> None:
+        """Have each measured by whichever worker of its place looks for work next. One that is awaited already stays
+        as it is; one that has failed is tried again."""
+        ...
+
+    def awaiting(self, ids: Collection[str] | None = None) -> list[Awaiting]:
+        """What awaits measuring, oldest first; those among ``ids`` where given. What has been measured is gone."""
+        ...
+
+    def lease_measuring(self, places: Collection[str], worker: str, ttl: float) -> MeasuringLease | None:
+        """The oldest ask of one of ``places`` that nobody measures now; held for ``ttl`` seconds. Never to two callers
+        at once: a lease that has run out is given anew under a higher token."""
+        ...
+
+    def hold_measuring(self, lease: MeasuringLease, ttl: float) -> bool:
+        """Extend the lease; whether it still holds."""
+        ...
+
+    def end_measuring(self, lease: MeasuringLease, failure: str = "", again: bool = False) -> bool:
+        """The ask is over: measured (no ``failure``), failed for good, or to be tried ``again`` by whoever comes next.
+        Whether the lease still held; if not, nothing was written."""
+        ...
 
     # -- sweeps --------------------------------------------------------------------------------------------------
     def put_sweep(self, sweep: Sweep) -> None: ...

@@ -38,6 +38,32 @@ def served(toolchain: Toolchain, arch: str, gpu: str | None = None, number: int 
     return (f"{toolchain}/{gpu}/{arch}", *portable)
 
 
+TORCH = "torch"
+"""What runs eager PyTorch and ``torch.compile``, where a toolchain stands for engines."""
+CPU = "cpu"
+
+
+def measuring_places(runtime: str, target: Target) -> tuple[str, ...]:
+    """Where something for ``target`` is measured: one place for each kind of device that it is to run on. ``runtime``
+    is an engine's toolchain, or ``TORCH``. None for Windows: no node runs it."""
+    if target.os != "linux":
+        return ()
+    devices = (target.gpu,) if target.gpu else target.names
+    return tuple(f"{runtime}/{device}/{target.arch}" for device in devices)
+
+
+def cpu_place(arch: str) -> str:
+    """Where baselines are measured on the processors of machines of that architecture."""
+    return f"{TORCH}/{CPU}/{arch}"
+
+
+def measured(toolchains: Iterable[Toolchain], arch: str, gpu: str | None = None, number: int = 0) -> tuple[str, ...]:
+    """The places (``measuring_places``) that a machine with torch, these toolchains and this GPU measures for."""
+    devices = (gpu, capability_name(number)) if gpu else ()
+    runtimes = [TORCH, *map(str, toolchains)]
+    return (cpu_place(arch), *(f"{runtime}/{device}/{arch}" for runtime in runtimes for device in devices))
+
+
 def unsupported(toolchain: Toolchain, target: Target) -> str:
     """Why no machine at all can build for this target with this toolchain; empty where one could."""
     if toolchain.flavour != "tensorrt_rtx":

@@ -32,6 +32,8 @@ from farm.identify import Identifier
 from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted
 from farm.leaving import Leaving, Pin, Pinned
 from farm.lookout import Lookout
+from farm.measurements import MeasuringAsk
+from farm.measuring import Asked, Waiting, asked
 from farm.outlines import load_outline, outline_of, program_reasons, save_outline
 from farm.pinning import pin
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
@@ -446,6 +448,21 @@ class Farm:
         before."""
         index = cast(Leaving, self.index)  # every backend's is one
         return pin(index, wanted, name, seconds=seconds, grace=self.config.gc_grace)
+
+    # -- measuring ---------------------------------------------------------------------------------------------
+
+    def measure(self, asks: Sequence[MeasuringAsk], *, wait: bool = True) -> list[Asked]:
+        """Have each measured where its device is, and wait until it has been, has failed, or is nobody's to measure."""
+        self.index.await_measuring(asks)
+        if wait and asks:
+            self.dispatch.start()
+            waiting = Waiting(self.index, lambda text: self.notify(text))
+            self._patiently(lambda: waiting.until_over(asks))
+        return asked(self.index, asks)
+
+    def store_program(self, identity: Identity) -> str:
+        """Put an identity's program into the store, as ``submit`` does; the digest of its bytes."""
+        return self._store_program(identity)
 
     # -- ending ------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from farm.canonical import digest
+from farm.devices import Device
 from farm.errors import FarmError, NoSuchThing
-from farm.gpus import plain_name
 from farm.human import count_of
 from farm.toolchains import Toolchain
 
@@ -24,31 +24,7 @@ KEPT_VERSIONS = 20
 KEPT_REVOKED = 20
 KEPT_BASELINES = 200
 SHORT = 12
-GIB = 2**30
 _UNFIT = re.compile(r"[^a-z0-9.]+")
-
-
-@dataclass(frozen=True)
-class Device:
-    """A kind of GPU, as far as it decides how long a kernel takes. ``memory`` is whole GiB (drivers reserve a little
-    more or less), 0 where it is the host's. Its number, bus and id are no part of it: equal GPUs share timings."""
-
-    name: str
-    capability: int
-    memory: int
-    multiprocessors: int
-    mig: str = ""
-
-    @classmethod
-    def of(cls, gpu: Mapping[str, Any]) -> Device:
-        """``hosts.GpuDevice``'s fields, as a worker's row holds them."""
-        memory = 0 if gpu.get("shares_memory") else round(int(gpu["memory"]) / GIB)
-        return cls(gpu["name"], int(gpu["capability"]), memory, int(gpu["multiprocessors"]), gpu.get("mig") or "")
-
-    def __str__(self) -> str:
-        parts = [plain_name(self.name), f"sm{self.capability}", f"{self.multiprocessors}mp"]
-        parts += [f"{self.memory}g"] if self.memory else []
-        return "-".join([*parts, *([f"mig.{self.mig}"] if self.mig else [])])
 
 
 @dataclass(frozen=True)

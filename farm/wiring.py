@@ -26,12 +26,13 @@ from farm.store import BlobStore, VersionedObjects
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from farm.builders import Merger
+    from farm.builders import Builder, Limits, Merger
     from farm.collecting import Collected
     from farm.collection import Rules
     from farm.crew import Crew
     from farm.dispatch import BrokerDispatch, Station
     from farm.fitting import Fitting
+    from farm.gauge import Bench
     from farm.leaving import Leaving
     from farm.migrating import Moved
     from farm.reconcile import Tally
@@ -328,7 +329,39 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
             admission=fitting.admission,
             timings=open_timings(config, store, fitting),
             release=fitting.release,
+            bench=open_bench(config, index, store, fitting, builder, limits),
         )
+    )
+
+
+def open_bench(
+    config: Config, index: Index, store: BlobStore, fitting: Fitting, builder: Builder, limits: Limits
+) -> Bench | None:
+    """What a worker with that fitting measures with; nothing where it has no torch."""
+    if not fitting.measures:
+        return None
+    from farm.builders.measurer import TorchMeasurer
+    from farm.cache import EngineCache
+    from farm.forms import Forms
+    from farm.gauge import Bench
+    from farm.hosts.probe import cpu, environment_for
+
+    trust = open_trust(config)
+    return Bench(
+        index=index,
+        cache=EngineCache(index, store, (config.namespace,), trust=trust),
+        forms=Forms(index, store, config.scratch, builder, limits, None, trust),
+        measurer=TorchMeasurer(environment_for(fitting.gauged)),
+        places=fitting.measures,
+        scratch=config.scratch,
+        node=config.host,
+        cpu=cpu(),
+        gpu=fitting.gauged,
+        claim=fitting.claim,
+        limits=limits,
+        lease_seconds=config.lease_seconds,
+        detail=fitting.detail,
+        after_builds=config.measure,
     )
 
 

@@ -23,10 +23,11 @@ import psutil
 
 from farm.admission import Admission
 from farm.builders import AttemptFailed, Builder, Cancelled, Form, Job, Limits, Product
-from farm.builds import BuildRequest, Failure, FailureKind, Lease, decide_retry
+from farm.builds import BuildRequest, Engine, Failure, FailureKind, Lease, decide_retry
 from farm.cache import EngineCache
 from farm.errors import BadInput, CorruptBlob, FarmError, LeaseLost, Unavailable
 from farm.forms import Forms
+from farm.gauge import Bench, Gauge
 from farm.heart import Heart, Hearts
 from farm.hosts.processes import vantage
 from farm.identify import Identifier
@@ -68,6 +69,8 @@ class Workshop:
     timings: Timings = field(default_factory=Timings)
     release: Callable[[], None] = lambda: None
     """Lets go of what this worker alone may use, such as a GPU."""
+    bench: Bench | None = None
+    """What it measures with; nothing where it cannot."""
 
 
 class BuildWorker:
@@ -82,6 +85,7 @@ class BuildWorker:
             "build_memory": shop.admission.capacity,
             "gpu_memory": shop.admission.gpu_capacity,
             "farm": __version__,
+            "measures": list(shop.bench.places) if shop.bench else [],
         }
         self.me = Worker(
             id=f"{shop.host}:{process.pid}:{uuid.uuid4().hex[:8]}",
@@ -91,6 +95,7 @@ class BuildWorker:
             capabilities=shop.serves,
             detail={**shop.detail, **known},
         )
+        self.gauge = Gauge(shop.bench, self.me.id) if shop.bench else None
         self._hearts = Hearts(shop.index, shop.lease_seconds, shop.beat_seconds, shop.say_seconds, self._show)
         self._hurried = threading.Event()
         self._shown = 0.0
@@ -112,7 +117,7 @@ class BuildWorker:
 
     def leave(self) -> None:
         """Say that no more builds are taken; those in hand go on. The next look among the workers shows it."""
-        self.me = replace(self.me, capabilities=(), detail={**self.me.detail, "state": "draining"})
+        self.me = replace(self.me, capabilities=(), detail={**self.me.detail, "state": "draining", "measures": []})
         self._shown = 0.0
 
     def hurry(self) -> None:
@@ -231,16 +236,17 @@ class BuildWorker:
             manifest = self._manifest(lease, keyed, product, form.exporter, exported)
             manifest |= {"timing_cache": learned, "log": heart.log_digest()}
             heart.flush()
-            self._commit(lease, heart, product.plan, manifest, built)
+            engine = self._commit(lease, heart, product.plan, manifest, built)
+            if self.gauge is not None:
+                self.gauge.want(engine, request.program_format)
 
-    def _commit(self, lease: Lease, heart: Heart, plan: Path, manifest: Mapping[str, Any], built: float) -> None:
+    def _commit(self, lease: Lease, heart: Heart, plan: Path, manifest: Mapping[str, Any], built: float) -> Engine:
         """Commit; again and again while the store or the database cannot be reached, as long as the lease may hold: a
         build may have taken hours."""
         while True:
             heart.check()
             try:
-                self.shop.cache.commit(lease, plan, manifest, built)
-                return
+                return self.shop.cache.commit(lease, plan, manifest, built)
             except Unavailable as error:
                 if heart.lost or self.hurried:
                     raise

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from farm.builds import Failure
 from farm.errors import BuildFailed
+from farm.measurements import Accuracy, Latency
 from farm.toolchains import Toolchain
 
 
@@ -153,4 +154,63 @@ class Merger(Protocol):
     def merge(self, toolchain: Toolchain, theirs: bytes, mine: bytes, watch: Watch) -> Merged:
         """``theirs`` and what ``mine`` has besides; an empty ``theirs`` only tries ``mine``. ``AttemptFailed`` when
         that cannot be done, ``Cancelled``."""
+        ...
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a program that an engine has: the engine's name for it, torch's dtype, and the shape to measure."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """One subject to measure: ``runner`` is a ``measurements.Runner``, ``device`` ``cpu`` or ``cuda``. ``program`` is a
+    sanitised ``.pt2`` (a baseline has one; for an engine it is what its outputs are compared with, where there is one);
+    ``plan``, ``toolchain`` and ``outputs`` (the bindings' names, in order) are the engine's. ``effort``: as
+    ``harness.Effort``; ``backend`` is torch.compile's, its default where it is empty."""
+
+    runner: str
+    device: str
+    inputs: tuple[InputSpec, ...]
+    folder: Path
+    program: Path | None = None
+    plan: Path | None = None
+    toolchain: Toolchain | None = None
+    outputs: tuple[str, ...] = ()
+    cuda_graphs: bool = False
+    effort: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    backend: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the harness found, as ``measurements.Measurement`` has it; ``medians`` are each run's, in milliseconds, and
+    ``tries`` how many sets of runs were made until one held together: the figures are the last one's."""
+
+    latency: Latency
+    throughput: float
+    memory: int | None
+    load_seconds: float
+    first_seconds: float
+    spread: float
+    medians: tuple[float, ...]
+    iterations: int
+    accuracy: Accuracy | None = None
+    tries: int = 1
+    notes: tuple[str, ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    device: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Measurer(Protocol):
+    """Runs a subject and times it, in a process of its own. Safe to share between threads; but two measurements at once
+    on one device disturb each other."""
+
+    def measure(self, job: MeasureJob, watch: Watch) -> Measured:
+        """Raises ``AttemptFailed`` (what cannot be run, and why) or ``Cancelled``."""
         ...

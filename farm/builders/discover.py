@@ -63,6 +63,14 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def torch_version() -> str | None:
+    """The installed torch's version, its local suffix (``+cpu``, ``+cu130``) included; ``None`` where there is none."""
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def missing_for_export() -> tuple[str, ...]:
     """The packages that turning a ``.pt2`` into ONNX needs and this machine lacks."""
     return tuple(package for package in EXPORTER_PACKAGES if version_of(package) is None)

@@ -1,4 +1,4 @@
-"""The child that turns a program into its ONNX form. A task for ``child``; the only one that imports torch.
+"""The child that turns a program into its ONNX form. A task for ``child``; it imports torch.
 
 The program is a ``.pt2`` archive that was sanitised before (nothing in it is executed by loading it), or an
 ``.onnx`` file. Its job: ``program``: the file; ``folder``, ``graph``, ``data``: where to write.

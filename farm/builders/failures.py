@@ -145,6 +145,8 @@ def _refused(failure: Mapping[str, Any], outcome: Outcome, limits: Limits, nodes
             f"{_subject(failure)} is a custom operator, which neither torch nor TensorRT has",
             "build with torch_tensorrt on a worker that registers it, or replace it in the model",
         )
+    if what == "measure":
+        return _unmeasured(failure, outcome, limits)
     if what == "builder":
         return Failure(
             NODE,
@@ -190,6 +192,14 @@ _PLAIN: Mapping[str, tuple[FailureKind, str, str]] = {
         "choose another target, or another toolchain: 'farm doctor' lists both",
     ),
     "profile": (PERMANENT, "the shapes cannot be used: {text}", "give min, opt and max shapes for every dynamic input"),
+    "device": (NODE, "this machine cannot measure on a GPU: {text}", "measure on a node that has the GPU"),
+    "deserialise": (
+        NODE,
+        "the engine cannot be loaded here: {text}",
+        "measure it on the GPU, and with the TensorRT, that it was built for",
+    ),
+    "shapes": (PERMANENT, "the engine cannot be measured: {text}", "give shapes that its profiles allow"),
+    "outputs": (PERMANENT, "the outputs cannot be compared: {text}", "please report it"),
     "unknown": (PERMANENT, "this version of TensorRT has no such setting: {text}", "leave it at its default"),
 }
 
@@ -200,6 +210,16 @@ def _unconverted(failure: Mapping[str, Any]) -> Failure:
         PERMANENT,
         f"{_subject(failure)} cannot be converted to ONNX: {failure.get('text', '')}",
         "replace it in the model, or build with torch_tensorrt, which leaves it to PyTorch",
+    )
+
+
+def _unmeasured(failure: Mapping[str, Any], outcome: Outcome, limits: Limits) -> Failure:
+    """What ran raised something: in which phase, and what."""
+    doing = {"load": "be loaded", "capture": "be captured as a CUDA graph", "compare": "be compared with eager PyTorch"}
+    phase = doing.get(str(failure.get("phase")), "run")
+    told = f"{failure.get('type', 'error')}: {failure.get('text', '')}"
+    return _memory_failure(outcome, limits, "measurement") or Failure(
+        PERMANENT, f"what was to be measured cannot {phase}: {told}", "see the child's log for the whole of it"
     )
 
 

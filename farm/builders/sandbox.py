@@ -354,9 +354,10 @@ def import_path() -> list[str]:
 
     Not the folder that a command was started in, nor a script's own: a user's ``onnx.py`` there is not ONNX.
     """
-    passing = {Path.cwd(), Path(sys.argv[0]).absolute().parent, CHILD.parent}
+    own = CHILD.parents[2]
+    passing = {Path.cwd(), Path(sys.argv[0]).absolute().parent, CHILD.parent} - {own}
     entries = [entry for entry in sys.path if entry and Path(entry) not in passing and Path(entry).exists()]
-    return [*entries, str(CHILD.parents[2])]
+    return [*entries, str(own)]
 
 
 def _environment(task: Task, home: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from farm.cli import asking, care, collecting, fleet, looking, nodes, sweep, timing, upkeep, verifying
+from farm.cli import asking, care, collecting, fleet, looking, measuring, nodes, sweep, timing, upkeep, verifying
 from farm.version import __version__
 
 ASK, LOOK, FLEET, CARE = "Ask for engines", "Look and act", "Fleet", "Care"
@@ -47,6 +47,7 @@ app.add_typer(sweep.app, name="sweep", rich_help_panel=ASK)
 app.command("pull", rich_help_panel=ASK)(asking.pull)
 app.command("key", rich_help_panel=ASK)(asking.key)
 app.command("explain", rich_help_panel=ASK)(asking.explain)
+app.command("measure", rich_help_panel=ASK)(measuring.measure)
 app.command("ls", rich_help_panel=LOOK)(looking.ls)
 app.command("show", rich_help_panel=LOOK)(looking.show)
 app.command("logs", rich_help_panel=LOOK)(looking.logs)

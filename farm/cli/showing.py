@@ -14,6 +14,7 @@ from farm.cli.documents import (
     event_document,
     program_document,
 )
+from farm.cli.measuring import measured_facts, show_measurements
 from farm.cli.nodes import reasons
 from farm.cli.output import (
     card,
@@ -89,14 +90,14 @@ def _engines(farm: Farm, ident: str) -> list[Shown]:
     for engine in farm.index.engines(prefix=ident, limit=FEW * 4, namespaces=farm.cache.namespaces):
         engines.setdefault(engine.digest, engine)
     return [
-        Shown("engine", short(engine.digest), lambda engine=engine: _engine_document(engine), _show_engine)  # type: ignore[misc]
+        Shown("engine", short(engine.digest), lambda engine=engine: _engine_document(farm, engine), _show_engine)  # type: ignore[misc]
         for engine in engines.values()
     ]
 
 
 def _programs(farm: Farm, ident: str) -> list[Shown]:
     return [
-        Shown("program", short(program.digest), lambda program=program: _program_document(program), _show_program)  # type: ignore[misc]
+        Shown("program", short(program.digest), lambda program=program: _program_document(farm, program), _show_program)  # type: ignore[misc]
         for program in farm.index.programs(prefix=ident, limit=FEW)
     ]
 
@@ -184,8 +185,14 @@ def _needs(item: dict[str, Any]) -> str:
 # -- engines, programs, sweeps -------------------------------------------------------------------------------
 
 
-def _engine_document(engine: Engine) -> dict[str, Any]:
-    return {"kind": "engine", **engine_document(engine), "manifest": dict(engine.manifest)}
+def _engine_document(farm: Farm, engine: Engine) -> dict[str, Any]:
+    program = str(engine.manifest.get("program") or "")
+    return {
+        "kind": "engine",
+        **engine_document(engine),
+        "manifest": dict(engine.manifest),
+        "measurements": measured_facts(farm, engine.digest, program),
+    }
 
 
 def _show_engine(item: dict[str, Any]) -> None:
@@ -214,6 +221,7 @@ def _show_engine(item: dict[str, Any]) -> None:
             ("sha256", item["engine"].partition(":")[2]),
         ],
     )
+    show_measurements(item["measurements"])
 
 
 def _table(manifest: dict[str, Any], name: str) -> dict[str, Any]:
@@ -242,8 +250,9 @@ def _profiles(manifest: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _program_document(program: StoredProgram) -> dict[str, Any]:
-    return {"kind": "program", **program_document(program)}
+def _program_document(farm: Farm, program: StoredProgram) -> dict[str, Any]:
+    measured = measured_facts(farm, "", program.digest)
+    return {"kind": "program", **program_document(program), "measurements": measured}
 
 
 def _show_program(item: dict[str, Any]) -> None:
@@ -259,6 +268,7 @@ def _show_program(item: dict[str, Any]) -> None:
             ("sha256", item["program"].partition(":")[2]),
         ],
     )
+    show_measurements(item["measurements"])
 
 
 def _sweep_document(farm: Farm, sweep: Sweep) -> dict[str, Any]:

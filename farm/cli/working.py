@@ -98,8 +98,11 @@ def _idle(farm: Farm, station: Station) -> bool:
     """Nothing runs here, and nothing waits that this worker could make."""
     if station.crew.free < station.crew.hands:
         return False
-    waiting = farm.index.waiting()
-    return not any(waiting.get(name) for name in station.crew.worker.me.capabilities)
+    waiting, me = farm.index.waiting(), station.crew.worker.me
+    if any(waiting.get(name) for name in me.capabilities):
+        return False
+    places = me.detail.get("measures") or ()
+    return not places or not any(one.ask.place in places and not one.failure for one in farm.index.awaiting())
 
 
 def _end(farm: Farm, station: Station, signals: Signals) -> None:

@@ -1,4 +1,4 @@
--- 0007
+-- 0008
 
 CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )
 
@@ -106,6 +106,14 @@ CREATE TABLE condemned ( blob TEXT NOT NULL, kind TEXT NOT NULL, size BIGINT NOT
 
 CREATE INDEX ix_condemned_until ON condemned (until)
 
+CREATE TABLE measurements ( id TEXT NOT NULL, subject TEXT NOT NULL, at DOUBLE NOT NULL, body_json TEXT NOT NULL, CONSTRAINT pk_measurements PRIMARY KEY (id) )
+
+CREATE INDEX ix_measurements_subject ON measurements (subject, at)
+
+CREATE TABLE measuring ( id TEXT NOT NULL, place TEXT NOT NULL, since DOUBLE NOT NULL, attempts INTEGER DEFAULT '0' NOT NULL, token BIGINT DEFAULT '0' NOT NULL, worker TEXT DEFAULT '' NOT NULL, lease_expires DOUBLE, failure TEXT DEFAULT '' NOT NULL, ask_json TEXT NOT NULL, CONSTRAINT pk_measuring PRIMARY KEY (id) )
+
+CREATE INDEX ix_measuring_place ON measuring (place, since)
+
 INSERT INTO notes (name, value) VALUES ('farm', lower(hex(randomblob(16))))
 
-INSERT INTO alembic_version VALUES ('0007')
+INSERT INTO alembic_version VALUES ('0008')

@@ -10,6 +10,7 @@ from farm.db.holding import HoldingRows
 from farm.db.keeping import Keeping
 from farm.db.leasing import Leasing
 from farm.db.making import Making
+from farm.db.measuring import Measuring
 from farm.db.migrate import behind, needs_wal, upgrade
 from farm.db.moving import MovingRows
 from farm.db.nodes import Nodes
@@ -39,6 +40,7 @@ class SqlIndex(
     Making,
     Nodes,
     Keeping,
+    Measuring,
 ):
     """``farm.index.Index`` and ``farm.leaving.Leaving`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
 

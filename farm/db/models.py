@@ -388,6 +388,33 @@ condemned = Table(
     Index("ix_condemned_until", "until"),
 )
 
+# What subjects were measured to do: filed under an engine's digest, or a program's (baselines).
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("id", WORD, primary_key=True),
+    Column("subject", WORD, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("body_json", Text, nullable=False),
+    Index("ix_measurements_subject", "subject", "at"),
+)
+
+# What awaits measuring. ``worker`` has it until ``lease_expires``; one with a ``failure`` is left alone.
+measuring = Table(
+    "measuring",
+    metadata,
+    Column("id", WORD, primary_key=True),
+    Column("place", WORD, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("token", BigInteger, nullable=False, server_default="0"),
+    Column("worker", WORD, nullable=False, server_default=""),
+    Column("lease_expires", Double),
+    Column("failure", Text, nullable=False, server_default=""),
+    Column("ask_json", Text, nullable=False),
+    Index("ix_measuring_place", "place", "since"),
+)
+
 # What the farm knows of itself, such as which store it goes with.
 notes = Table(
     "notes",

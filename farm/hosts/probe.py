@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import socket
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from farm.hosts.nvml import GpuDevice, NoDriver, Nvml, driver
 from farm.hosts.processes import vantage
 from farm.hosts.visible import visible
 
-__all__ = ["GpuDevice", "Host", "environment_for", "machine", "probe"]
+__all__ = ["GpuDevice", "Host", "cpu", "environment_for", "machine", "probe"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,16 @@ def probe(gpu: int | None = None, scratch: Path = Path(), environ: Mapping[str, 
 def machine() -> str:
     """This machine's CPU architecture, in the names that targets use."""
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+
+
+def cpu() -> str:
+    """What this machine's processors are called, and how many of them may be used: ``cpu-amdepyc9b14-2c``."""
+    name = machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        told = (line.partition(":")[2] for line in lines if line.lower().startswith("model name"))
+        name = re.sub(r"\W|_", "", re.sub(r"\(.*?\)|@.*|\b(CPU|Processor)\b", "", next(told, name))).lower() or name
+    return f"cpu-{name}-{cores()}c"
 
 
 def cores() -> int:

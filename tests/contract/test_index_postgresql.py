@@ -15,6 +15,7 @@ from contract_fleet import FleetContract
 from contract_keeping import KeepingContract
 from contract_leaving import LeavingContract
 from contract_machine import SETTINGS, BuildsMachine
+from contract_measuring import MeasuringContract
 from contract_races import RacesContract, together
 from contract_serving import ServingContract
 from contract_upkeep import UpkeepContract
@@ -70,6 +71,10 @@ class TestMaking(MakingContract):
 
 
 class TestKeeping(KeepingContract):
+    pass
+
+
+class TestMeasuring(MeasuringContract):
     pass
 
 

@@ -13,6 +13,7 @@ from contract_fleet import FleetContract
 from contract_keeping import KeepingContract
 from contract_leaving import LeavingContract
 from contract_machine import SETTINGS, BuildsMachine
+from contract_measuring import MeasuringContract
 from contract_races import RacesContract
 from contract_serving import ServingContract
 from contract_upkeep import UpkeepContract
@@ -55,6 +56,10 @@ class TestMaking(MakingContract):
 
 
 class TestKeeping(KeepingContract):
+    pass
+
+
+class TestMeasuring(MeasuringContract):
     pass
 
 

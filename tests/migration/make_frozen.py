@@ -17,6 +17,7 @@ sys.path.insert(0, str(HERE.parent / "contract"))
 
 def fill(url: str) -> None:
     """Something in every table."""
+    from contract_measuring import ask, measurement
     from index_things import engine_of, failure, lease, parts_of, queued, request
 
     from farm.builds import FailureKind
@@ -46,6 +47,8 @@ def fill(url: str) -> None:
     trial = Trial(0, "a.pt2", "sm_89", {"optimization_level": 3}, "sha256:k", "sha256:r", "new", build.id)
     index.put_sweep(Sweep("sfrozen", 0.0, {"grid": {}}, (trial,)))
     index.count("hit", {"n": 2, "seconds": 1.5})
+    index.record_measurement(measurement())
+    index.await_measuring([ask()])
     index.put_note("store", "frozen")
     (engine,) = index.engines()
     index.put_pin("mine", [Pinned(engine.recipe, "main", engine.digest)], None, 60.0)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 
 from farm.builders import Merged
-from farm.timing_history import Device, Scope
+from farm.devices import Device
+from farm.timing_history import Scope
 
 SCOPE = Scope("tensorrt", "10.14.1.48", 13, Device("NVIDIA L4", 89, 23, 58))
 

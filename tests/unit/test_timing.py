@@ -11,9 +11,10 @@ import pytest
 from farm.blobs.memory import MemoryStore
 from farm.blobs.objects import MemoryObjects
 from farm.builders import Merged
+from farm.devices import Device
 from farm.errors import BadInput, FarmError, Missing, NoSuchThing, Unavailable
 from farm.timing import MOST_BYTES, SCOPES, Lesson, TimingCaches
-from farm.timing_history import KEPT_VERSIONS, Author, Device, History, Ran, Scope, Statistics, Version, find_scope
+from farm.timing_history import KEPT_VERSIONS, Author, History, Ran, Scope, Statistics, Version, find_scope
 from farm.toolchains import Toolchain
 from tests.support.timing_model import SCOPE, cache, combine, entries
 
