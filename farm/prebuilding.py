@@ -239,14 +239,8 @@ def _locked_engine(farm: Farm, item: Item, found: Found | Miss) -> Engine | None
 
 
 def line_of(entry: Entry, identity: Identity, engine: Engine) -> LockEntry:
-    """The entry's lock line with this engine. Its bindings are the program's inputs and outputs in their order,
-    whatever the model that it was built for calls them."""
-    bindings = engine.manifest.get("bindings") or {}
-
-    def names(side: str, own: Sequence[str]) -> dict[str, str]:
-        bound = [str(one.get("name", "")) for one in bindings.get(side) or ()]
-        return dict(zip(bound, own, strict=True)) if len(bound) == len(own) else {name: name for name in own}
-
+    """The entry's lock line with this engine."""
+    inputs, outputs = names_of(identity, engine)
     return LockEntry(
         model=entry.model.name,
         target=entry.target,
@@ -257,9 +251,21 @@ def line_of(entry: Entry, identity: Identity, engine: Engine) -> LockEntry:
         size=engine.size,
         toolchain=identity.toolchain,
         manifest=str(engine.manifest.get("manifest", "")),
-        inputs=names("inputs", identity.inputs),
-        outputs=names("outputs", identity.outputs),
+        inputs=inputs,
+        outputs=outputs,
     )
+
+
+def names_of(identity: Identity, engine: Engine) -> tuple[dict[str, str], dict[str, str]]:
+    """The asker's names of an engine's inputs and outputs. Its bindings are the program's, in the program's order,
+    whatever the model that it was built for calls them."""
+    bindings = engine.manifest.get("bindings") or {}
+
+    def names(side: str, own: Sequence[str]) -> dict[str, str]:
+        bound = [str(one.get("name", "")) for one in bindings.get(side) or ()]
+        return dict(zip(bound, own, strict=True)) if len(bound) == len(own) else {name: name for name in own}
+
+    return names("inputs", identity.inputs), names("outputs", identity.outputs)
 
 
 def _explained(farm: Farm, item: Item) -> Item:
