@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from farm.errors import BadProgram, BuildFailed, Unavailable
@@ -67,7 +68,8 @@ class ModelSources:
             with urllib.request.urlopen(url, timeout=self._patience()) as answer, path.open("wb") as file:
                 digest = _copied(answer, file)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
+            # An answer that is an error says its number only as a whole.
+            reason = error if isinstance(error, HTTPError) else getattr(error, "reason", None) or error
             raise Unavailable(
                 f"{shown_url(url)} cannot be fetched: {reason}", "check the URL, and ask again"
             ) from error
