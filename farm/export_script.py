@@ -34,9 +34,8 @@ def keep(made: Any, folder: Path, name: str) -> Path:
     """The model as a file in ``folder``."""
     if isinstance(made, (str, os.PathLike)):
         return Path(shutil.copyfile(made, folder / f"{name}{Path(made).suffix or '.pt2'}"))
-    import torch
-
-    if not isinstance(made, torch.export.ExportedProgram):
+    torch = sys.modules.get("torch")  # whoever made a program has imported it
+    if torch is None or not isinstance(made, torch.export.ExportedProgram):
         raise SystemExit(f"the function returned {type(made).__name__}: return an ExportedProgram, or a file's path")
     path = folder / f"{name}.pt2"
     torch.export.save(made, path)
