@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from farm.prebuilding import Item, Prebuild, Sources
     from farm.service import Farm
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", re.IGNORECASE)
 MISSING, FAILED = 3, 1
 
 
@@ -38,6 +36,7 @@ class Wish:
     summary: Path | None
     since: str
     timeout: float | None
+    pins: tuple[str, ...]
     as_json: bool
 
     @property
@@ -100,6 +99,17 @@ def prebuild(
             help="What is not finished after this (90s, 30m, 2h) has failed.",
         ),
     ] = "",
+    pin: Annotated[
+        list[str],
+        typer.Option(
+            "--pin",
+            metavar="NAME",
+            default_factory=list,
+            show_default=False,
+            help="Keep all that is locked from collection, under this name. Repeats.",
+            rich_help_panel=opt.DOING,
+        ),
+    ] = [],  # noqa: B006
     schema: Annotated[
         bool, typer.Option("--schema", metavar="", help="Print the manifest's JSON Schema, for editors.")
     ] = False,
@@ -126,6 +136,7 @@ def prebuild(
         summary=summary,
         since=changed_since,
         timeout=seconds_of(timeout) if timeout else None,
+        pins=tuple(pin),
         as_json=as_json,
     )
     for path in (junit, summary, wish.lock):
@@ -135,12 +146,13 @@ def prebuild(
 
 
 def seconds_of(text: str) -> float:
-    """``90s``, ``30m``, ``1h30m`` or plain seconds; ``BadInput`` for anything else."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None or not any(match.groups()):
-        raise BadInput(f"'{text}' is no length of time", "as in 90s, 30m or 2h")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    """``90s``, ``30m``, ``2h``; ``BadInput`` for anything else."""
+    from farm.config import parse_duration
+
+    try:
+        return parse_duration(text, "s")
+    except (ValueError, OverflowError) as error:
+        raise BadInput(f"--timeout is '{text}', which is no length of time", "write 90s, 30m or 2h") from error
 
 
 def _run(spec: PrebuildSpec, wish: Wish) -> int:
@@ -161,8 +173,24 @@ def _run(spec: PrebuildSpec, wish: Wish) -> int:
             found = _built(farm, found, left)
             changes = found.changes()
         written = wish.writes and write_lock(wish.lock, found.lock)
-    _tell(found, changes, written, wish)
-    return _exit_code(found, changes, wish)
+        code = _exit_code(found, changes, wish)
+        # A run that failed lacks something; what its pins kept so far is what still runs.
+        pinned = _pinned(farm, found, wish) if wish.builds and code == 0 else []
+    _tell(found, changes, written, wish, pinned)
+    return code
+
+
+def _pinned(farm: Farm, found: Prebuild, wish: Wish) -> list[str]:
+    """Pin all that is locked, under the manifest's names and the command line's; the names."""
+    from farm.leaving import Leaving
+    from farm.pinning import by_lock
+
+    names = opt.distinct([*found.spec.pins, *wish.pins])
+    if names:
+        wanted = by_lock(cast(Leaving, farm.index), found.lock, farm.cache.namespaces)
+        for name in names:
+            farm.pin(wanted, name)
+    return names
 
 
 def _built(farm: Farm, found: Prebuild, left: Callable[[], float | None]) -> Prebuild:
@@ -209,10 +237,10 @@ def _exit_code(found: Prebuild, changes: Sequence[str], wish: Wish) -> int:
 # -- telling -------------------------------------------------------------------------------------------------
 
 
-def _tell(found: Prebuild, changes: Sequence[str], written: bool, wish: Wish) -> None:
+def _tell(found: Prebuild, changes: Sequence[str], written: bool, wish: Wish, pinned: Sequence[str]) -> None:
     _report(found, changes, wish)
     if wish.as_json:
-        emit(_document(found, changes, written, wish))
+        emit(_document(found, changes, written, wish) | {"pins": list(pinned)})
         return
     _show(found)
     _note_trouble(found, wish)
@@ -220,6 +248,8 @@ def _tell(found: Prebuild, changes: Sequence[str], written: bool, wish: Wish) ->
         note(f"farm: {wish.lock.name}{'' if written else ' would change'}: {text}")
     if wish.writes:
         say(f"{wish.lock} {'written' if written else 'is as it was'}")
+    if pinned:
+        say(f"pinned as {', '.join(pinned)}")
 
 
 def _report(found: Prebuild, changes: Sequence[str], wish: Wish) -> None:
