@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from farm.builds import Engine
 from farm.collection import GRACE_SECONDS
@@ -99,7 +100,9 @@ def by_lock(index: Leaving, entries: Sequence[LockEntry], namespaces: Sequence[s
             f"{gone[0]}{more}: the engine that the lock file names is not there; nothing was pinned",
             "run 'farm prebuild', which builds it and writes the file anew",
         )
-    return [one for one in found if one is not None]
+    pairs = zip(entries, found, strict=True)
+    # What a refitted engine is deployed with is this model's program, not the one that it was built from.
+    return [replace(one, program=entry.program) if entry.program else one for entry, one in pairs if one is not None]
 
 
 def check_name(name: str) -> None:

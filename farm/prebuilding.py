@@ -21,6 +21,7 @@ from farm.errors import FarmError
 from farm.explain import compare
 from farm.index import Found
 from farm.lockline import LockEntry
+from farm.outlines import load_outline
 from farm.prebuild import Entry, Model, PrebuildSpec, entries
 from farm.service import Farm
 from farm.store import lost
@@ -212,7 +213,7 @@ def _found(farm: Farm, item: Item, found: Found | Miss) -> Item:
     if engine is None and isinstance(found, Found) and _serves(found):
         engine = found.engine
     if engine is not None:
-        line = line_of(item.entry, item.identity, engine)
+        line = _with_locked_weights(farm, line_of(item.entry, item.identity, engine), item)
         return replace(item, line=line, state=State.LOCKED if line == item.locked else State.CACHED)
     if item.identity.refused:
         return replace(item, state=State.FAILED, why=item.identity.refused[:1])
@@ -296,21 +297,28 @@ def build(
 ) -> Prebuild:
     """Build what is missing; how every entry stands then. What is not finished within ``timeout`` seconds has failed,
     and nobody waits for it any more. One failure stops nothing else."""
-    missing = [n for n, item in enumerate(found.items) if item.state is State.MISSING]
+    items = _built(farm, found, timeout, on_change)
+    return replace(found, items=tuple(_with_weights(farm, item) for item in items))
+
+
+def _built(
+    farm: Farm, found: Prebuild, timeout: float | None, on_change: Callable[[Sequence[Build]], None]
+) -> list[Item]:
+    items = list(found.items)
+    missing = [n for n, item in enumerate(items) if item.state is State.MISSING]
     if not missing:
-        return found
+        return items
     started = time.monotonic()
-    identities = [identity for n in missing if (identity := found.items[n].identity) is not None]
+    identities = [identity for n in missing if (identity := items[n].identity) is not None]
     answers = farm.submit_identified(identities, exact=True)
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     ended = farm.wait(answers, on_change=on_change, timeout=left)
     if any(str(answer.outcome) in ("queued", "joined") and answer.engine is None for answer in ended):
         farm.abandon()
-    items = list(found.items)
     looked = farm.cache.lookup(identities)
     for n, answer, hit in zip(missing, ended, looked, strict=True):
         items[n] = _ended(items[n], answer, hit)
-    return replace(found, items=tuple(items))
+    return items
 
 
 def _ended(item: Item, answer: Answer, hit: Found | Miss) -> Item:
@@ -323,3 +331,56 @@ def _ended(item: Item, answer: Answer, hit: Found | Miss) -> Item:
         return replace(item, state=State.FAILED, why=(hit.why,), hint="ask again")
     state = State.JOINED if str(answer.outcome) == "joined" else State.BUILT
     return replace(item, state=state, line=line_of(item.entry, identity, hit.engine))
+
+
+# -- engines that are refitted -------------------------------------------------------------------------------------
+
+
+def refits(identity: Identity) -> bool:
+    """Whether its engine is given weights before it is used: it serves every fine-tune, or holds none."""
+    policy = (identity.parts.get("weights") or {}).get("policy")
+    return policy == "metadata" or bool(identity.settings.get("strip_engine_weights"))
+
+
+def _with_locked_weights(farm: Farm, line: LockEntry, item: Item) -> LockEntry:
+    """The line with the program that was locked for it, as long as that holds the same under the same names, and is
+    there."""
+    old = item.locked
+    if old is None or item.identity is None or not old.program:
+        return line
+    if (old.recipe, old.engine) != (line.recipe, line.engine):
+        return line
+    if sorted(old.weights.values()) != sorted(_own_weights(farm, item.identity)):
+        return line
+    return line if lost(farm.store, [old.program]) else replace(line, program=old.program, weights=old.weights)
+
+
+def _with_weights(farm: Farm, item: Item) -> Item:
+    """The item with its model's program in the store, and the map from the plan's weights to the model's."""
+    if item.identity is None or item.line is None or item.line.program or not refits(item.identity):
+        return item
+    mine = _own_weights(farm, item.identity)
+    theirs = _weights_of(farm, item.line)
+    if len(theirs) != len(mine):
+        theirs = mine
+    names = dict(zip(theirs, mine, strict=True))
+    line = replace(item.line, program=farm.keep_program(item.identity), weights=names)
+    state = State.LOCKED if line == item.locked else item.state
+    return replace(item, line=line, state=state)
+
+
+def _own_weights(farm: Farm, identity: Identity) -> list[str]:
+    """What the model calls its weights, in the order of their first use."""
+    stored = farm.identifier.program(identity.model, identity.custom_ops).weights.stored
+    return [one.name for one in stored if one.kind == "weight"]
+
+
+def _weights_of(farm: Farm, line: LockEntry) -> list[str]:
+    """What the program that the engine was built from calls its weights, in the order of their first use, which is
+    every such program's; none where that is not known any more."""
+    for engine in farm.index.engines(prefix=line.engine, namespaces=farm.cache.namespaces):
+        for parts in farm.index.parts(engine.recipe):
+            outline = load_outline(parts.parts.get("outline"), farm.store)
+            if parts.recipe == engine.recipe and outline is not None:
+                return [str(one[0]) for one in outline["weights"] if one[4] == "weight"]
+    return []

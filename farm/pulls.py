@@ -41,7 +41,7 @@ class Pulled:
     path: Path
     portable: str = ""
     needs_refit: bool = False
-    beside: tuple[Path, ...] = ()
+    weights: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
         line = self.line
@@ -57,7 +57,8 @@ class Pulled:
             "path": str(self.path),
             "portable": self.portable or None,
             "needs_refit": self.needs_refit,
-            "names": {"inputs": dict(line.inputs), "outputs": dict(line.outputs)},
+            "weights": str(self.weights) if self.weights else None,
+            "names": _names(line),
         }
 
 
@@ -130,8 +131,11 @@ class Pulling:
                 _write(file, text)
         except OSError as error:
             raise Unavailable(f"{path} cannot be written: {error.strerror}", "choose another -o folder") from error
-        self._fetch(line, path)
-        return Pulled(line, path, choice.portable, needs_refit(line, manifest), tuple(beside))
+        weights = path.with_suffix(f".weights.{_format(manifest)}") if line.program else None
+        if weights is not None:
+            self._fetch(line, line.program, weights)
+        self._fetch(line, line.engine, path)
+        return Pulled(line, path, choice.portable, needs_refit(line, manifest), weights)
 
     def _beside(self, line: LockEntry, manifest: Mapping[str, Any], path: Path, layout: str) -> dict[Path, str]:
         names = _names(line)
@@ -148,10 +152,11 @@ class Pulling:
             config[home / "1" / ".keep"] = ""
         return config
 
-    def _fetch(self, line: LockEntry, path: Path) -> None:
-        with self._aside(line.engine):
-            if not fetch_on(self.store, line.engine, path, self._came):
-                raise Missing(f"{line}: its engine {line.engine} is gone from the store", _BUILD)
+    def _fetch(self, line: LockEntry, digest: str, path: Path) -> None:
+        with self._aside(digest):
+            if not fetch_on(self.store, digest, path, self._came):
+                what = "its engine" if digest == line.engine else "the program with its weights,"
+                raise Missing(f"{line}: {what} {digest} is gone from the store", _BUILD)
 
     def _came(self, count: int) -> None:
         if self._stop.is_set():
@@ -191,7 +196,15 @@ def safe_name(*parts: str) -> str:
 
 
 def _names(line: LockEntry) -> dict[str, dict[str, str]]:
-    return {"inputs": dict(line.inputs), "outputs": dict(line.outputs)}
+    """The model's own names of what the plan names; of its weights too, where it is refitted."""
+    names = {"inputs": dict(line.inputs), "outputs": dict(line.outputs)}
+    return names | ({"weights": dict(line.weights)} if line.program else {})
+
+
+def _format(manifest: Mapping[str, Any]) -> str:
+    """What programs of this graph are: an exporter made the engine's from a ``.pt2``, or there was none."""
+    recipe = (manifest.get("parts") or {}).get("recipe") or {}
+    return "pt2" if recipe.get("exporter") else "onnx"
 
 
 def _refuse_doubles(choices: Sequence[Choice], places: Sequence[Path]) -> None:

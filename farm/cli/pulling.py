@@ -147,7 +147,7 @@ def _note_pulled(item: Pulled) -> None:
     if item.portable:
         note(f"farm: note: {item.line.model}: a portable engine, built for {item.portable}")
     if item.needs_refit:
-        note(f"farm: {item.line}: the engine holds other weights and needs a refit before it is used")
+        note(f"farm: {item.line}: the engine needs a refit before it is used, with the weights beside it")
 
 
 # -- by key, or by model -----------------------------------------------------------------------------------------
