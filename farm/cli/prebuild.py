@@ -104,7 +104,6 @@ def prebuild(
         typer.Option(
             "--pin",
             metavar="NAME",
-            default_factory=list,
             show_default=False,
             help="Keep all that is locked from collection, under this name. Repeats.",
             rich_help_panel=opt.DOING,
