@@ -18,9 +18,10 @@ from farm.asks import Identity
 from farm.builds import Engine, Lease
 from farm.errors import CorruptBlob, Missing, Unavailable, Untrusted
 from farm.index import Found, Index, KeyParts, Wanted, WantedPortable
+from farm.lockline import LockEntry
 from farm.manifests import alteration, blob_of, body, whole
 from farm.portability import covers, family, serves, sortable, wanted_places
-from farm.store import BlobStore, is_name, lost
+from farm.store import BlobStore, fetch_on, is_name, lost
 from farm.trust import Policy, Signer
 
 NEVER_BUILT = "no engine of this key has been built"
@@ -124,7 +125,7 @@ class EngineCache:
         self._check_row(engine)
         try:
             with self.holding([engine]):
-                there = self.store.fetch(engine.digest, dest)
+                there = fetch_on(self.store, engine.digest, dest)
         except CorruptBlob:
             with contextlib.suppress(Unavailable):  # of a reader who may not write; then 'farm verify' sees to it
                 self.store.quarantine(engine.digest)
@@ -162,6 +163,12 @@ class EngineCache:
     def distrusts(self, engine: Engine) -> str:
         """Why an engine that was just made is not handed out, in words; empty when it is."""
         return alteration(engine) or (self.trust.refuses(engine) if self.trust is not None else "")
+
+    def refuses_line(self, line: LockEntry) -> str:
+        """Why a lock line's engine must not be handed out, in words; empty when somebody who is trusted signed it."""
+        found = self.index.engines(prefix=line.engine, namespaces=self.namespaces)
+        reasons = [self.distrusts(one) for one in found if one.digest == line.engine]
+        return "" if "" in reasons else (reasons or ["the index does not know it"])[0]
 
     def _check_row(self, engine: Engine) -> None:
         altered = alteration(engine)

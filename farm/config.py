@@ -224,3 +224,19 @@ def _checked(config: Config) -> Config:
     if config.beat_seconds * 3 > config.lease_seconds:
         raise BadConfig("FARM_LEASE_SECONDS must be at least three times FARM_BEAT_SECONDS")
     return config
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What a CI system says of itself. ``annotates``: it reads GitHub's workflow commands; ``summary``: the file to
+    which a step's Markdown is added."""
+
+    annotates: bool = False
+    summary: Path | None = None
+
+
+def pipeline(environ: Mapping[str, str] | None = None) -> Pipeline:
+    """The CI system that this process runs in, if it is one that is known."""
+    env = os.environ if environ is None else environ
+    summary = env.get("GITHUB_STEP_SUMMARY")
+    return Pipeline(env.get("GITHUB_ACTIONS") == "true", Path(summary) if summary else None)

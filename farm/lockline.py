@@ -26,6 +26,7 @@ _DIGESTS = ("key", "recipe", "engine", "manifest")
 _TEXTS = ("model", "target", "toolchain")
 _MAPS = ("inputs", "outputs")
 _NEEDED = (*_TEXTS, *_DIGESTS, "size", *_MAPS)
+_OPTIONAL = ("variant", "program", "weights")
 _CONFLICT = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
 _AGAIN = "run 'farm prebuild' to write it anew"
 
@@ -38,7 +39,9 @@ class LockEntry:
     without one): the three name the entry. ``engine`` and ``manifest`` are the digests of the plan and of its
     manifest, ``size`` the plan's bytes. ``inputs`` and ``outputs`` map the plan's bindings to this model's own
     names: the key ignores names, so the engine may have been built for a model that calls them otherwise (DESIGN,
-    The key). ``BadInput`` for values that no entry can have.
+    The key). An engine that is refitted before use also says with what: ``program`` is the digest of this model's
+    program, which holds its weights, and ``weights`` maps the plan's names of them to the model's. ``BadInput`` for
+    values that no entry can have.
     """
 
     model: str
@@ -52,6 +55,8 @@ class LockEntry:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     variant: str = ""
+    program: str = ""
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         fault = _fault(self)
@@ -80,8 +85,10 @@ def _line(entry: LockEntry) -> str:
     """What it is of comes first, and what changes with every build last, so that diffs read well."""
     named = {"model": entry.model, "target": entry.target}
     named |= {"variant": entry.variant} if entry.variant else {}
-    maps = {side: dict(sorted(getattr(entry, side).items())) for side in _MAPS}
-    digests = {name: getattr(entry, name) for name in _DIGESTS}
+    # What only refitted engines have stands in their lines alone: all others are as they were before it was known.
+    sides, names = (_MAPS, _DIGESTS) if not entry.program else ((*_MAPS, "weights"), (*_DIGESTS, "program"))
+    maps = {side: dict(sorted(getattr(entry, side).items())) for side in sides}
+    digests = {name: getattr(entry, name) for name in names}
     return json.dumps(named | {"toolchain": entry.toolchain} | maps | digests | {"size": entry.size})
 
 
@@ -130,7 +137,7 @@ def _check_head(line: str) -> None:
 def _entry(number: int, line: str) -> LockEntry:
     found = _object(number, line)
     lacking = [name for name in _NEEDED if name not in found]
-    unknown = sorted(set(found) - {*_NEEDED, "variant"})
+    unknown = sorted(set(found) - {*_NEEDED, *_OPTIONAL})
     if lacking or unknown:
         raise _bad_line(number, f"it lacks {lacking[0]}" if lacking else f"no lock line has {unknown[0]!r}")
     try:
@@ -165,7 +172,11 @@ def _fault(entry: LockEntry) -> str:
             return f"its {name} is no sha256: digest"
     if type(entry.size) is not int or not 0 <= entry.size < 1 << 63:
         return "its size is no number of bytes"
-    for name in _MAPS:
+    if entry.program and (not isinstance(entry.program, str) or not _DIGEST.fullmatch(entry.program)):
+        return "its program is no sha256: digest"
+    if entry.weights and not entry.program:
+        return "it has weights, and no program that holds them"
+    for name in (*_MAPS, "weights"):
         if not _is_names(getattr(entry, name)):
             return f"its {name} are no map from the plan's names to the model's"
     return "" if isinstance(entry.variant, str) else "its variant is no text"

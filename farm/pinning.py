@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from farm.builds import Engine
 from farm.collection import GRACE_SECONDS
@@ -85,21 +86,23 @@ def _of_one_key(index: Leaving, prefix: str, namespaces: Sequence[str]) -> list[
 
 
 def by_lock(index: Leaving, entries: Sequence[LockEntry], namespaces: Sequence[str] = ()) -> list[Pinned]:
-    """The very engines that a lock file names. ``Missing`` when one is not there (any more)."""
-    recipes = {entry.recipe for entry in entries}
-    there = {
-        (engine.recipe, engine.digest): pinned_of(engine)
-        for recipe in sorted(recipes)
-        for engine in index.engines(prefix=recipe, namespaces=namespaces)
-    }
-    gone = [entry for entry in entries if (entry.recipe, entry.engine) not in there]
+    """The very engines that a lock file names. ``Missing`` when one is not there (any more). One that serves every
+    fine-tune may have been made by another recipe than its line's."""
+    there: dict[tuple[str, str], Pinned] = {}
+    for digest in sorted({entry.engine for entry in entries}):
+        for engine in index.engines(prefix=digest, namespaces=namespaces):
+            there[engine.recipe, digest] = there["", digest] = pinned_of(engine)
+    found = [there.get((entry.recipe, entry.engine), there.get(("", entry.engine))) for entry in entries]
+    gone = [entry for entry, one in zip(entries, found, strict=True) if one is None]
     if gone:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         raise Missing(
             f"{gone[0]}{more}: the engine that the lock file names is not there; nothing was pinned",
             "run 'farm prebuild', which builds it and writes the file anew",
         )
-    return [there[entry.recipe, entry.engine] for entry in entries]
+    pairs = zip(entries, found, strict=True)
+    # What a refitted engine is deployed with is this model's program, not the one that it was built from.
+    return [replace(one, program=entry.program) if entry.program else one for entry, one in pairs if one is not None]
 
 
 def check_name(name: str) -> None:

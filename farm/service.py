@@ -284,6 +284,11 @@ class Farm:
         parts = key_parts(identity)
         return replace(parts, parts={**parts.parts, "outline": self._outlined[identity.path]})
 
+    def keep_program(self, identity: Identity) -> str:
+        """Have the model's program in the store, though it need not be built: for whoever refits an engine with its
+        weights. The digest of its bytes."""
+        return self._store_program(identity)
+
     def _store_program(self, identity: Identity) -> str:
         """Put the program's bytes in the store, once in a while per file and process; returns the digest of the bytes.
 

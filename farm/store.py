@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,23 @@ class BlobStore(Protocol):
     def sweep(self) -> int:
         """Remove what writers left behind that died in the middle; returns how many such things went."""
         ...
+
+
+@runtime_checkable
+class Resuming(Protocol):
+    """A store that goes on where a fetch was cut off."""
+
+    def resume(self, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+        """Place the blob at ``dest`` as ``fetch`` does, unless it lies there already. What a call for the same file
+        brought before it was cut off (killed, say) is kept beside it and not brought again. Of several who want one
+        file at once on this machine, one brings it. ``tell`` hears of each piece's size as it comes; what it raises
+        ends the call."""
+        ...
+
+
+def fetch_on(store: BlobStore, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+    """``resume`` where the store can, else ``fetch``."""
+    return store.resume(digest, dest, tell) if isinstance(store, Resuming) else store.fetch(digest, dest)
 
 
 class Versioned(NamedTuple):

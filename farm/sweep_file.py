@@ -14,13 +14,10 @@ Paths are relative to the file's folder. Errors name the line.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from farm.asks import GivenProfile
@@ -28,13 +25,9 @@ from farm.compilation import CompilationSettings
 from farm.errors import BadInput
 from farm.profiles import parse_shapes
 from farm.sweeps import MAX_TRIALS, Profiles, SweepSpec, SweptModel, dimension
+from farm.yaml_file import Place, line_of, read_yaml
 
-Place = tuple[str | int, ...]
-
-MAX_BYTES = 4 << 20
-MAX_DEPTH = 32
-MAX_NODES = 200_000
-MAX_TEXT = 4096
+__all__ = ["line_of", "read_sweep"]
 
 
 class _Strict(BaseModel):
@@ -95,14 +88,7 @@ class _File(_Strict):
 
 def read_sweep(path: Path) -> SweepSpec:
     """The sweep that ``path`` describes. ``BadInput`` says file, line and what is wrong there."""
-    text = _read(path)
-    try:
-        _bound(path, text)
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise _broken(path, error) from error
-    if not isinstance(document, dict):
-        raise BadInput(f"{path} is no sweep: it must map names to values", "as in models: [m.pt2]")
+    text, document = read_yaml(path, "sweep", "as in models: [m.pt2]")
     try:
         parsed = _File.model_validate(document)
     except ValidationError as error:
@@ -172,59 +158,6 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
         raise BadInput(f"{name}: {shape} is no shape", "write 1x3x224x224, or [1, 3, 224, 224]") from error
 
 
-def _read(path: Path) -> str:
-    """The file's text, of which no more is ever read than a sweep may have."""
-    try:
-        # A pipe that nobody writes to would otherwise be waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadInput(f"{path} is no regular file", "write the sweep into a file, and give that one's path")
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise BadInput(
-                f"{path} is larger than a sweep may be ({MAX_BYTES >> 20} MiB)",
-                "give the path of the sweep's YAML file",
-            )
-        return content.decode("utf-8")
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: there is no such file", "give the path of the sweep's YAML file") from error
-    except IsADirectoryError as error:
-        raise BadInput(f"{path} is a folder", "give the path of the sweep's YAML file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
-
-
-def _bound(path: Path, text: str) -> None:
-    """``BadInput`` for YAML that is nested deeper, or unfolds into more (by aliases of aliases), than any sweep."""
-    anchors, counts, names = dict[str, int](), [0], [""]
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            # What is still open contains itself; what is unknown is for the composer to refuse.
-            anchor = event.anchor or ""
-            counts[-1] += MAX_NODES + 1 if anchor in names else anchors.get(anchor, 0)
-        elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
-            counts.append(1)
-            names.append(event.anchor or "")
-        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):
-            anchors[names.pop()] = counts[-1]
-            counts[-2:] = [counts[-2] + counts[-1]]
-        where = f"{path}:{event.start_mark.line + 1}" if event.start_mark else str(path)
-        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_TEXT:
-            raise BadInput(f"{where}: a value of more than {MAX_TEXT:,} characters, as no sweep has")
-        if len(counts) > MAX_DEPTH:
-            raise BadInput(f"{where}: nested more than {MAX_DEPTH} deep, as no sweep is")
-        if counts[-1] > MAX_NODES:
-            raise BadInput(f"{where}: more than {MAX_NODES:,} values, aliases unfolded, as no sweep has")
-
-
-def _broken(path: Path, error: Exception) -> BadInput:
-    """``ValueError`` is what the reader makes of ``0x`` and of the 31st of February."""
-    mark = getattr(error, "problem_mark", None)
-    where = f"{path}:{mark.line + 1}" if mark else str(path)
-    return BadInput(f"{where}: not valid YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}")
-
-
 def _told(path: Path, text: str, place: Place, error: Any) -> tuple[str, str]:
     """Message and hint for pydantic's first complaint, in farm's words where they are plainer."""
     name = ".".join(str(part) for part in place)
@@ -236,26 +169,3 @@ def _told(path: Path, text: str, place: Place, error: Any) -> tuple[str, str]:
     if error["type"] == "missing":
         return f"{where}: {name} is missing", ""
     return f"{where}: {name}: {error['msg'].lower()}", ""
-
-
-def line_of(text: str, place: Place) -> int:
-    """The line (from 1) at which the deepest part of ``place`` that is in the file stands."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = 1
-    for part in place:
-        found = _child(node, part)
-        if found is None:
-            break
-        line, node = found
-    return line
-
-
-def _child(node: Any, part: str | int) -> tuple[int, Any] | None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == str(part):
-                return key.start_mark.line + 1, value
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        value = node.value[part]
-        return value.start_mark.line + 1, value
-    return None

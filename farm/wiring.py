@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from farm.cache import EngineCache
 from farm.config import Config, load
 from farm.errors import BadConfig, Unavailable
 from farm.hosts.gpu import local_gpu
@@ -24,7 +25,7 @@ from farm.service import Dispatch, Farm
 from farm.store import BlobStore, VersionedObjects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from farm.builders import Builder, Limits, Merger
     from farm.collecting import Collected
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from farm.gauge import Bench
     from farm.leaving import Leaving
     from farm.migrating import Moved
+    from farm.pulls import Pulling
     from farm.reconcile import Tally
     from farm.timing import TimingCaches
     from farm.timings import Timings
@@ -135,6 +137,21 @@ def _open_s3(config: Config) -> BlobStore:
 
     make_home(config)
     return TieredStore(config.scratch / "blobs", back, config.store_cache)
+
+
+@contextlib.contextmanager
+def open_pulling(config: Config) -> Iterator[Pulling]:
+    """What fetches a lock file's engines: the configured store alone; and, where signatures are asked for, the index,
+    since they lie there."""
+    from farm.pulls import Pulling
+
+    store, policy = open_store(config), open_trust(config)
+    if policy is None:
+        yield Pulling(store)
+        return
+    with contextlib.closing(open_index(config)) as index:
+        cache = EngineCache(index, store, (config.namespace,), trust=policy)
+        yield Pulling(store, cache.refuses_line)
 
 
 def open_objects(config: Config) -> VersionedObjects:
@@ -302,7 +319,6 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
     """A worker of this machine, serving the queues that its fitting allows."""
     from farm.builders import Limits
     from farm.builders.tensorrt import TensorRTBuilder
-    from farm.cache import EngineCache
     from farm.forms import Forms
     from farm.ledger import Ledger
     from farm.worker import BuildWorker, Workshop

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from farm.blobs.faults import fault
 from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks, sync_folder, write_all
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
+from farm.blobs.resuming import Coming, bring_on, resumed
 from farm.errors import BadInput, Unavailable
 from farm.store import LABEL, Blob, Stray
 
@@ -146,6 +147,19 @@ class FolderStore:
             if linked is not None:
                 return linked
         return self._fetch_copy(digest, dest)
+
+    def resume(self, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+        def get() -> bool:
+            with self._opened(digest) as source:
+                if source is None:
+                    return False
+                size = os.fstat(source).st_size
+                if not bring_on(digest, dest, size, lambda coming: _copy_on(source, coming, tell)):
+                    raise corrupt(digest, str(self.root))
+            return True
+
+        with self._faults(dest.parent):
+            return resumed(digest, dest, get, lambda: self._fetch_copy(digest, dest))
 
     def _fetch_copy(self, digest: str, dest: Path) -> bool:
         with self._faults(dest.parent), self._opened(digest) as source:
@@ -364,6 +378,17 @@ def _copy(chunks: Iterable[memoryview], target: int) -> tuple[hashlib._Hash, int
         size += len(chunk)
         write_all(target, chunk)
     return hasher, size
+
+
+def _copy_on(source: int, coming: Coming, tell: Callable[[int], None]) -> None:
+    """Write what is lacking of an open file to a partial one."""
+    os.lseek(source, coming.at, os.SEEK_SET)
+    os.lseek(coming.descriptor, coming.at, os.SEEK_SET)
+    for chunk in descriptor_chunks(source):
+        coming.hasher.update(chunk)
+        write_all(coming.descriptor, chunk)
+        coming.reached(coming.at + len(chunk))
+        tell(len(chunk))
 
 
 def _is(digest: str, path: Path) -> bool:

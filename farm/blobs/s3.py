@@ -21,8 +21,9 @@ from typing import Any, BinaryIO, TypeVar
 from farm.blobs.faults import folder_fault
 from farm.blobs.files import beside, open_source, source_chunks
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
+from farm.blobs.resuming import bring_on, resumed
 from farm.blobs.s3_bucket import DIGEST, Bucket, Head
-from farm.blobs.s3_download import download
+from farm.blobs.s3_download import download, go_on
 from farm.blobs.s3_faults import Absent, Patience, Refused, Unknown
 from farm.blobs.s3_upload import PART, base64_sha256, changed, hash_file, upload
 from farm.blobs.s3_urls import place
@@ -156,6 +157,18 @@ class S3Store:
             return True
 
         return self._verified(digest, bring) or False
+
+    def resume(self, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+        def bring(head: Head) -> bool | None:
+            key = self._key(digest)
+            whole = bring_on(digest, dest, head.size, lambda coming: go_on(self._bucket, key, head, coming, tell))
+            return whole or None
+
+        def get() -> bool:
+            return self._verified(digest, bring) or False
+
+        with _folder_faults(dest.parent):
+            return resumed(digest, dest, get, lambda: self.fetch(digest, dest))
 
     def _verified(self, digest: str, get: Callable[[Head], T | None]) -> T | None:
         """What ``get`` brings. It gives ``None`` for bytes that are not the blob's: a second look tells what was

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from farm.blobs.resuming import Coming
 from farm.blobs.s3_bucket import Bucket, Head
 from farm.blobs.s3_upload import MIB, give_up
 
@@ -19,16 +21,50 @@ SYNC_EVERY = 32
 def download(bucket: Bucket, key: str, head: Head, target: int) -> hashlib._Hash:
     """Write the object to the open file ``target`` and give its hash. ``Refused`` or ``Absent``: it is another now."""
     hasher = hashlib.sha256()
-    if head.size <= PART:
-        for chunk in bucket.stream(key, head.etag, 0, head.size):
-            hasher.update(chunk)
-            write_at(target, chunk, -1)
-        return hasher
-    _side_by_side(bucket, key, head, target, hasher)
+    _bring(bucket, key, head, target, hasher, 0, lambda at: None)
     return hasher
 
 
-def _side_by_side(bucket: Bucket, key: str, head: Head, target: int, hasher: hashlib._Hash) -> None:
+def go_on(bucket: Bucket, key: str, head: Head, coming: Coming, tell: Callable[[int], None]) -> None:
+    """Write what is lacking of the object to a partial file. Errors as in ``download``."""
+
+    def reached(at: int) -> None:
+        came = at - coming.at
+        coming.reached(at)
+        tell(came)
+
+    _bring(bucket, key, head, coming.descriptor, coming.hasher, coming.at, reached)
+
+
+def _bring(
+    bucket: Bucket,
+    key: str,
+    head: Head,
+    target: int,
+    hasher: hashlib._Hash,
+    begin: int,
+    reached: Callable[[int], None],
+) -> None:
+    if head.size - begin > PART:
+        _side_by_side(bucket, key, head, target, hasher, begin, reached)
+        return
+    at = begin
+    for chunk in bucket.stream(key, head.etag, begin, head.size):
+        hasher.update(chunk)
+        write_at(target, chunk, at)
+        at += len(chunk)
+        reached(at)
+
+
+def _side_by_side(
+    bucket: Bucket,
+    key: str,
+    head: Head,
+    target: int,
+    hasher: hashlib._Hash,
+    begin: int,
+    reached: Callable[[int], None],
+) -> None:
     """The threads write; this one follows them, and hashes what has landed while it is in the page cache."""
     stop = threading.Event()
 
@@ -41,13 +77,15 @@ def _side_by_side(bucket: Bucket, key: str, head: Head, target: int, hasher: has
                 break
         return end
 
-    starts = range(0, head.size, PART)
+    starts = range(begin, head.size, PART)
     with ThreadPoolExecutor(1, "sync") as beside:
         futures = [bucket.pool.submit(one, start) for start in starts]
         syncs = []
         try:
             for number, (start, future) in enumerate(zip(starts, futures, strict=True), 1):
-                _hash_range(target, start, future.result(), hasher)
+                landed = future.result()
+                _hash_range(target, start, landed, hasher)
+                reached(landed)
                 if number % SYNC_EVERY == 0:
                     syncs.append(beside.submit(os.fdatasync, target))
             for sync in syncs:
@@ -68,8 +106,8 @@ def _hash_range(descriptor: int, start: int, stop: int, hasher: hashlib._Hash) -
 
 
 def write_at(descriptor: int, data: bytes, at: int) -> None:
-    """All of ``data``, at ``at``; at the file's own position when that is negative."""
+    """All of ``data``, at ``at``."""
     view = memoryview(data)
     while view:
-        count = os.write(descriptor, view) if at < 0 else os.pwrite(descriptor, view, at)
-        view, at = view[count:], at if at < 0 else at + count
+        count = os.pwrite(descriptor, view, at)
+        view, at = view[count:], at + count

@@ -24,7 +24,7 @@ from farm.blobs.folder import FolderStore
 from farm.blobs.names import hex_of
 from farm.errors import CorruptBlob, FarmError, Unavailable
 from farm.logging import get_logger
-from farm.store import Blob, BlobStore, Stray
+from farm.store import Blob, BlobStore, Stray, fetch_on
 
 TRIES = 3
 STALLED_S = 30.0
@@ -94,6 +94,12 @@ class TieredStore:
             if size > self.max_bytes or not self._bring(Blob(digest, size)):
                 break
         return self.back.fetch(digest, dest, link=link)
+
+    def resume(self, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+        """From the folder where it has the blob. Else past it: the destination is this machine's copy."""
+        if self._healthy(digest, lambda: self._front.resume(digest, dest, tell)):
+            return True
+        return fetch_on(self.back, digest, dest, tell)
 
     def check(self, digest: str, tell: Callable[[int], None] = lambda count: None) -> int | None:
         """The store behind's own blob, never a copy."""

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from farm.cli import asking, care, collecting, fleet, looking, measuring, nodes, sweep, timing, upkeep, verifying
+from farm.cli import (
+    asking,
+    care,
+    collecting,
+    fleet,
+    looking,
+    measuring,
+    nodes,
+    prebuild,
+    sweep,
+    timing,
+    upkeep,
+    verifying,
+)
 from farm.version import __version__
 
 ASK, LOOK, FLEET, CARE = "Ask for engines", "Look and act", "Fleet", "Care"
@@ -44,6 +57,7 @@ def _version(wanted: bool) -> None:
 
 app.command("build", rich_help_panel=ASK)(asking.build)
 app.add_typer(sweep.app, name="sweep", rich_help_panel=ASK)
+app.command("prebuild", rich_help_panel=ASK)(prebuild.prebuild)
 app.command("pull", rich_help_panel=ASK)(asking.pull)
 app.command("key", rich_help_panel=ASK)(asking.key)
 app.command("explain", rich_help_panel=ASK)(asking.explain)

@@ -12,10 +12,10 @@ import typer
 from farm.cli import options as opt
 from farm.cli.output import Column, Table, count_of, emit, human_seconds, human_size, note, say, short
 from farm.cli.session import opened
-from farm.errors import BadInput, BuildFailed
+from farm.errors import BadInput
 
 if TYPE_CHECKING:
-    from farm.asks import Answer, Ask, Identity
+    from farm.asks import Answer, Identity
     from farm.cache import Miss
     from farm.index import Found
     from farm.service import Farm
@@ -233,7 +233,13 @@ def _note_trouble(answer: Answer) -> None:
 
 def pull(
     what: Annotated[
-        list[str], typer.Argument(metavar="KEY|MODEL", help="Keys (or recipes, or digests), or paths of models.")
+        list[str],
+        typer.Argument(
+            default_factory=list,
+            show_default=False,
+            metavar="KEY|MODEL",
+            help="Keys (or recipes, or digests), or paths of models; with a lock file, its models by name.",
+        ),
     ],
     folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the plans are placed.")],
     targets: opt.Targets,
@@ -242,6 +248,27 @@ def pull(
     opt_shapes: opt.OptShapes,
     max_shapes: opt.MaxShapes,
     custom_ops: opt.CustomOps,
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--lock", metavar="farm.lock", help="Pull what this file locks; farm.lock here when nothing is named."
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout", metavar="plain|triton", show_default=False, help="Plan files, or a Triton model repository."
+        ),
+    ] = "plain",
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, max=64, help="Engines fetched at once.")] = 4,
+    allow_portable: Annotated[
+        bool,
+        typer.Option(
+            "--allow-portable",
+            metavar="",
+            help="Take a locked engine that was built to be portable, where none is exact.",
+        ),
+    ] = False,
     build: Annotated[
         bool, typer.Option("--build", metavar="", help="Build what is missing, damaged or not to be trusted first.")
     ] = False,
@@ -249,33 +276,28 @@ def pull(
 ) -> None:
     """Fetch engines' plans, verified.
 
-    By key, recipe or digest, or by model and target. Each has its manifest beside it. Exit 3 when one is missing.
+    By lock file and target; by key, recipe or digest; or by model and target. Each has its manifest beside it. What was
+    cut off goes on where it stopped. Exit 3 when one is missing.
     """
-    from farm.cli.pulling import place, wanted
+    from farm.cli.pulling import Given, pull_locked, pull_named
 
-    profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
-    models = [text for text in what if opt.program_path(text) is not None]
-    keys = [text for text in what if opt.program_path(text) is None]
-    with opened(building=build) as farm:
-        asks = opt.asks(models, targets, settings, profiles, custom_ops) if models else []
-        if build and asks:
-            _build_first(farm, asks)
-        placed = [place(farm, item, folder, build) for item in wanted(farm, keys, targets, asks)]
+    given = Given(settings, min_shapes, opt_shapes, max_shapes, custom_ops)
+    locked = lock is not None or not what
+    if locked and (build or given.any):
+        raise BadInput("a lock file says all of its engines", "leave out --build, settings and shapes, or --lock")
+    if allow_portable and not locked:
+        raise BadInput("--allow-portable goes with a lock file", "'farm build --allow-portable' asks the cache for one")
+    if locked:
+        documents = pull_locked(lock, what, targets, folder, layout, jobs, allow_portable)
+    else:
+        documents = pull_named(what, targets, given, folder, layout, build)
     if as_json:
-        emit([item.as_json() for item in placed])
+        emit(documents)
         return
     table = Table(
         [Column("model", cut="head"), Column("target"), Column("size", right=True), Column("plan", cut="head")]
     )
-    for item in placed:
-        table.add(item.model, item.target, human_size(item.size), str(item.path))
+    for item in documents:
+        table.add(item["model"], item["target"], human_size(item["size"]), item["path"])
     table.show()
-    say(f"{count_of(len(placed), 'plan')} in {folder}")
-
-
-def _build_first(farm: Farm, asks: Sequence[Ask]) -> None:
-    """Have what is missing built; ``BuildFailed`` when one cannot be."""
-    for answer in wait_for(farm, farm.submit(asks)):
-        if answer.error:
-            identity = answer.identity
-            raise BuildFailed(f"{identity.model} for {identity.target}: {answer.error}", answer.hint)
+    say(f"{count_of(len(documents), 'plan')} in {folder}")

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from farm.asks import Ask
 from farm.builds import Engine
 from farm.cache import Miss
-from farm.errors import BadInput, FarmError, Missing, Unavailable
+from farm.cli import options as opt
+from farm.cli.output import note
+from farm.cli.session import opened
+from farm.errors import BadInput, BuildFailed, FarmError, Missing, Unavailable
+from farm.prebuilding import names_of
 from farm.targets import parse_target
 
 if TYPE_CHECKING:
+    from farm.lock_choice import Choice
+    from farm.lockline import LockEntry
+    from farm.pulls import Pulled, Pulling
     from farm.service import Farm
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
@@ -29,6 +36,8 @@ class Wish:
     model: str
     target: str
     key: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,149 @@ class Placed:
             "size": self.size,
             "path": str(self.path),
         }
+
+
+# -- by lock file ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of models: settings and shapes, of which a lock file needs none."""
+
+    settings: Sequence[str] = ()
+    min_shapes: Sequence[str] = ()
+    opt_shapes: Sequence[str] = ()
+    max_shapes: Sequence[str] = ()
+    custom_ops: Sequence[str] = ()
+
+    @property
+    def any(self) -> bool:
+        return any((self.settings, self.min_shapes, self.opt_shapes, self.max_shapes, self.custom_ops))
+
+    def asks(self, models: Sequence[str], targets: Sequence[str]) -> list[Ask]:
+        profiles = opt.profiles_of(self.min_shapes, self.opt_shapes, self.max_shapes)
+        return opt.asks(models, targets, self.settings, profiles, self.custom_ops) if models else []
+
+
+def pull_locked(
+    lock: Path | None,
+    names: Sequence[str],
+    targets: Sequence[str],
+    folder: Path,
+    layout: str,
+    jobs: int,
+    portable: bool,
+) -> list[dict[str, Any]]:
+    """Fetch what a lock file names: of the models ``names`` (all, when there are none), for ``targets``."""
+    from farm.config import load
+    from farm.prebuild_lock import read_lock
+    from farm.wiring import open_pulling
+
+    path = lock or Path("farm.lock")
+    if lock is None and not path.exists():
+        raise BadInput("nothing to pull is named", "give keys or models, or a lock file with --lock")
+    _check_layout(layout)
+    lines = read_lock(path)
+    with open_pulling(load()) as pulling:
+        choices = choose(path, lines, names, targets, pulling if portable else None)
+        found = pulling.pull(choices, folder, layout, jobs)
+    for item in found:
+        _note_pulled(item)
+    return [item.as_json() for item in found]
+
+
+def choose(
+    path: Path, lines: Sequence[LockEntry], names: Sequence[str], targets: Sequence[str], portable: Pulling | None
+) -> list[Choice]:
+    """The lines that are meant; ``Missing`` when there are none, or none for a name."""
+    from farm.hosts.gpu import local_gpu
+    from farm.lock_choice import chosen, named
+
+    wanted = [parse_target(text, local_gpu) for text in targets]
+    mine = named(lines, names)
+    choices = chosen(mine, wanted, portable.manifest if portable else None)
+    lacking = [name for name in names if not any(named([choice.line], [name]) for choice in choices)]
+    if lacking or not choices:
+        places = " or ".join(str(request.target) for request in wanted)
+        what = f" of {', '.join(lacking)}" if lacking else ""
+        raise Missing(f"{path} has nothing{what}" + (f" for {places}" if places else ""), _known(lines))
+    return choices
+
+
+def _known(lines: Sequence[LockEntry]) -> str:
+    models, places = (sorted({getattr(line, name) for line in lines}) for name in ("model", "target"))
+    return f"it has {', '.join(models[:6])} for {', '.join(places[:6])}" if lines else "'farm prebuild' writes it"
+
+
+def _check_layout(layout: str) -> None:
+    from farm.pulls import LAYOUTS
+
+    if layout not in LAYOUTS:
+        raise BadInput(f"--layout {layout} is not known", f"write one of {', '.join(LAYOUTS)}")
+
+
+def _note_pulled(item: Pulled) -> None:
+    if item.portable:
+        note(f"farm: note: {item.line.model}: a portable engine, built for {item.portable}")
+    if item.needs_refit:
+        note(f"farm: {item.line}: the engine needs a refit before it is used, with the weights beside it")
+
+
+# -- by key, or by model -----------------------------------------------------------------------------------------
+
+
+def pull_named(
+    what: Sequence[str], targets: Sequence[str], given: Given, folder: Path, layout: str, build: bool
+) -> list[dict[str, Any]]:
+    """Fetch engines by key, recipe or digest, or by model and target; with ``build`` what is missing is built first."""
+    _check_layout(layout)
+    models = [text for text in what if opt.program_path(text) is not None]
+    keys = [text for text in what if opt.program_path(text) is None]
+    with opened(building=build) as farm:
+        asks = given.asks(models, targets)
+        if build and asks:
+            _build_first(farm, asks)
+        wishes = wanted(farm, keys, targets, asks)
+        if layout == "plain":
+            return [place(farm, wish, folder, build).as_json() for wish in wishes]
+        return [item.as_json() for item in _repository(farm, wishes, folder, layout)]
+
+
+def _repository(farm: Farm, wishes: Sequence[Wish], folder: Path, layout: str) -> list[Pulled]:
+    from farm.lock_choice import Choice
+    from farm.pulls import Pulling
+
+    rows = {wish.engine.digest: wish.engine for wish in wishes}
+    pulling = Pulling(farm.store, lambda line: farm.cache.distrusts(rows[line.engine]))
+    return pulling.pull([Choice(_as_line(wish)) for wish in wishes], folder, layout)
+
+
+def _as_line(wish: Wish) -> LockEntry:
+    from farm.lockline import LockEntry
+
+    engine, told = wish.engine, wish.engine.manifest
+    return LockEntry(
+        model=PurePath(wish.model).stem or "engine",
+        target=wish.target,
+        key=wish.key,
+        recipe=engine.recipe,
+        engine=engine.digest,
+        size=engine.size,
+        toolchain=str(told.get("toolchain", "")),
+        manifest=str(told.get("manifest", "")),
+        inputs=wish.inputs,
+        outputs=wish.outputs,
+    )
+
+
+def _build_first(farm: Farm, asks: Sequence[Ask]) -> None:
+    """Have what is missing built; ``BuildFailed`` when one cannot be."""
+    from farm.cli.asking import wait_for
+
+    for answer in wait_for(farm, farm.submit(asks)):
+        if answer.error:
+            identity = answer.identity
+            raise BuildFailed(f"{identity.model} for {identity.target}: {answer.error}", answer.hint)
 
 
 def wanted(farm: Farm, keys: Sequence[str], targets: Sequence[str], asks: Sequence[Ask]) -> list[Wish]:
@@ -104,7 +256,8 @@ def _by_look(farm: Farm, asks: Sequence[Ask]) -> list[Wish]:
                 f"{identity.model} for {identity.target}: the engine holds other weights, and needs a refit first",
                 "build it with immutable_weights=true, or with --force",
             )
-        wishes.append(Wish(found.engine, identity.model, identity.target, identity.key))
+        inputs, outputs = names_of(identity, found.engine)
+        wishes.append(Wish(found.engine, identity.model, identity.target, identity.key, inputs, outputs))
     return wishes
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from farm.errors import FarmError
-from tests.bench import building, commands, fleet, graphs, lookup, transfers, weights
+from tests.bench import building, commands, fleet, graphs, lookup, pulling, transfers, weights
 from tests.bench.measure import Row, Unavailable, skipped
 
 BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
@@ -32,6 +32,7 @@ BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
     "lookup-postgresql": lookup.in_postgresql,
     "weights": weights.weights_digest,
     "transfers": transfers.beside_boto3,
+    "pull": pulling.beside_boto3,
     "fleet": fleet.overhead,
     "fleet-on-disk": fleet.on_disk,
     "embedded": fleet.embedded,

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FARM = Path(__file__).parents[2] / "farm"
-ASKING = {"read", "fetch", "size", "missing", "check", "presign", "lost"}
+ASKING = {"read", "fetch", "size", "missing", "check", "presign", "lost", "resume"}
 STORES = {"store", "_store", "back", "lost"}
+CALLED = {("lost", 0), ("fetch_on", 0), ("fetch_on", 1)}
+"""Functions that take a store, and how deep below farm's folder they are."""
 
 VERIFIED = "the store hashes the bytes as they come, and hands out nothing that is not what its name says"
 PRESENCE = "only whether it is there: whoever uses the bytes fetches them, verified"
 
 PATHS = {
-    ("cache.py", "fetch"): VERIFIED + "; a bad one is put aside and its engine forgotten",
+    ("cache.py", "fetch_on"): VERIFIED + "; a bad one is put aside and its engine forgotten",
     ("cache.py", "lost"): PRESENCE,
     ("forms.py", "fetch"): VERIFIED + "; a bad one is put aside, and exported or stored anew",
     ("forms.py", "lost"): PRESENCE,
@@ -29,11 +31,17 @@ PATHS = {
     ("verify.py", "size"): "to compare with the row",
     ("verify.py", "lost"): PRESENCE,
     ("store.py", "missing"): PRESENCE,
+    ("store.py", "fetch"): VERIFIED + "; for stores that cannot resume",
+    ("store.py", "resume"): VERIFIED + "; what came before is hashed again",
+    ("prebuilding.py", "lost"): PRESENCE,
+    ("pulls.py", "read"): VERIFIED + "; a manifest that is not its engine's is refused",
+    ("pulls.py", "fetch_on"): VERIFIED + "; a bad one is put aside",
     ("timing.py", "read"): VERIFIED + "; a cache that cannot be used is set aside",
     ("doctor.py", "read"): VERIFIED,
     ("doctor.py", "missing"): PRESENCE,
     ("blobs/tiered.py", "read"): VERIFIED,
     ("blobs/tiered.py", "fetch"): VERIFIED,
+    ("blobs/tiered.py", "fetch_on"): VERIFIED,
     ("blobs/tiered.py", "check"): VERIFIED,
     ("blobs/tiered.py", "size"): PRESENCE,
     ("blobs/tiered.py", "missing"): PRESENCE,
@@ -47,8 +55,8 @@ def asked() -> Iterator[tuple[str, str]]:
             if not isinstance(node, ast.Call):
                 continue
             where = str(path.relative_to(FARM))
-            if isinstance(node.func, ast.Name) and node.func.id == "lost" and where.count("/") == 0:
-                yield where, "lost"
+            if isinstance(node.func, ast.Name) and (node.func.id, where.count("/")) in CALLED:
+                yield where, node.func.id
             elif isinstance(node.func, ast.Attribute) and node.func.attr in ASKING:
                 of = node.func.value
                 name = of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""

@@ -111,6 +111,10 @@ ENTRY = lockline.LockEntry(
     outputs={"y": "logits"},
 )
 
+REFITTED = lockline.LockEntry(
+    **vars(ENTRY) | {"program": "sha256:" + "d" * 64, "weights": {"first.weight": "alpha.weight", "b": "b"}}
+)
+
 
 def versions() -> dict[str, Any]:
     """What must rise when a vector changes. The exporter's versions are part of every recipe of a ``.pt2``."""
@@ -129,7 +133,10 @@ def computed() -> dict[str, Any]:
         "keys": {name: _keyed(*case) for name, case in KEYED.items()},
         "programs": {name: _program(name) for name in (CONV, GEMM, ONNX)},
         "container": {"start": container.pack(HEADER, PLAN)[: -len(PLAN)].hex(), "header": _plain(vars(HEADER))},
-        "lock": {"text": lockline.format_lock([ENTRY, *_variants()])},
+        "lock": {
+            "text": lockline.format_lock([ENTRY, *_variants()]),
+            "refitted": lockline.format_lock([REFITTED]),
+        },
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain

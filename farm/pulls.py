@@ -1,0 +1,224 @@
+"""Pulling what a lock file names: fetched side by side, verified, and placed whole or not at all.
+
+The lock file says what each engine's bytes and manifest are, so all that is asked of a farm is its store: no database,
+no TensorRT, no torch. Where signatures are asked for, the engine's row is looked at too, since those lie there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
+from farm.lock_choice import Choice
+from farm.lockline import LockEntry
+from farm.store import BlobStore, fetch_on
+from farm.triton import ensemble_config, plan_config, renames, served
+
+PLAIN, TRITON = "plain", "triton"
+LAYOUTS = (PLAIN, TRITON)
+JOBS = 4
+_UNSAFE = re.compile(r"[^\w.+-]+")
+_BUILD = "'farm prebuild' builds it again"
+
+
+class Stopped(Exception):
+    """Whoever waits has gone: what has come so far is kept."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """An engine on this machine: where its plan lies, and the files beside it."""
+
+    line: LockEntry
+    path: Path
+    portable: str = ""
+    needs_refit: bool = False
+    weights: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        line = self.line
+        return {
+            "model": line.model,
+            "target": line.target,
+            "variant": line.variant or None,
+            "key": line.key,
+            "recipe": line.recipe,
+            "digest": line.engine,
+            "size": line.size,
+            "toolchain": line.toolchain,
+            "path": str(self.path),
+            "portable": self.portable or None,
+            "needs_refit": self.needs_refit,
+            "weights": str(self.weights) if self.weights else None,
+            "names": _names(line),
+        }
+
+
+@dataclass
+class Pulling:
+    """``refuses`` says why an engine must not be handed out (empty: it may); ``tell`` hears of bytes as they come."""
+
+    store: BlobStore
+    refuses: Callable[[LockEntry], str] = lambda line: ""
+    tell: Callable[[int], None] = lambda count: None
+    _manifests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def manifest(self, line: LockEntry) -> Mapping[str, Any]:
+        """The engine's manifest, verified by its digest. ``Missing`` or ``CorruptBlob``."""
+        if line.manifest not in self._manifests:
+            self._manifests[line.manifest] = self._read(line)
+        return self._manifests[line.manifest]
+
+    def _read(self, line: LockEntry) -> Mapping[str, Any]:
+        with self._aside(line.manifest):
+            data = self.store.read(line.manifest)
+        if data is None:
+            raise Missing(f"{line}: its manifest {line.manifest} is gone from the store", _BUILD)
+        found = _parsed(data)
+        plan = found.get("engine") if isinstance(found, dict) else None
+        if plan != {"digest": line.engine, "size": line.size} or found.get("key") != line.key:
+            raise BadInput(f"{line}: its lock line names a manifest of another engine", "run 'farm prebuild' again")
+        return dict(found)
+
+    def pull(self, choices: Sequence[Choice], folder: Path, layout: str = PLAIN, jobs: int = JOBS) -> list[Pulled]:
+        """Fetch every engine. One that cannot be had stops no other: its error is raised when all have been tried."""
+        places = [self._place(choice.line, folder, layout) for choice in choices]
+        _refuse_doubles(choices, places)
+        self._stop.clear()
+        with ThreadPoolExecutor(max(1, min(jobs, len(choices) or 1)), "pull") as pool:
+            futures = [pool.submit(self._one, *pair, layout) for pair in zip(choices, places, strict=True)]
+            try:
+                wait(futures)
+            except BaseException:  # whoever waits has had enough
+                self._stop.set()
+                for future in futures:
+                    future.cancel()
+                raise
+        return [future.result() for future in futures]
+
+    def _place(self, line: LockEntry, folder: Path, layout: str) -> Path:
+        if layout == PLAIN:
+            return folder / f"{safe_name(line.model, line.variant, line.target)}.plan"
+        name = safe_name(line.model, line.variant)
+        plan = f"{name}.plan" if self._renamed(line) else name
+        return folder / plan / "1" / "model.plan"
+
+    def _renamed(self, line: LockEntry) -> bool:
+        return renames(served(self.manifest(line)), _names(line))
+
+    def _one(self, choice: Choice, path: Path, layout: str) -> Pulled:
+        line = choice.line
+        refused = self.refuses(line)
+        if refused:
+            raise FarmError(f"{line} is not handed out: {refused}", "have a worker build it whose key FARM_TRUST names")
+        manifest = self.manifest(line)
+        beside = self._beside(line, manifest, path, layout)
+        try:
+            for file in beside:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # What belongs to the plan comes first: where the plan is, all is.
+            for file, text in beside.items():
+                _write(file, text)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be written: {error.strerror}", "choose another -o folder") from error
+        weights = path.with_suffix(f".weights.{_format(manifest)}") if line.program else None
+        if weights is not None:
+            self._fetch(line, line.program, weights)
+        self._fetch(line, line.engine, path)
+        return Pulled(line, path, choice.portable, needs_refit(line, manifest), weights)
+
+    def _beside(self, line: LockEntry, manifest: Mapping[str, Any], path: Path, layout: str) -> dict[Path, str]:
+        names = _names(line)
+        if layout == PLAIN:
+            document = {**manifest, "names": names}
+            return {path.with_suffix(".json"): json.dumps(document, indent=2, sort_keys=True) + "\n"}
+        found, plan = served(manifest), path.parents[1].name
+        config = {path.parents[1] / "config.pbtxt": plan_config(plan, found)}
+        if renames(found, names):
+            name = safe_name(line.model, line.variant)
+            home = path.parents[2] / name
+            # An ensemble has no file of its own, yet Triton wants a version's folder: one that git and tar keep.
+            config[home / "config.pbtxt"] = ensemble_config(name, plan, found, names)
+            config[home / "1" / ".keep"] = ""
+        return config
+
+    def _fetch(self, line: LockEntry, digest: str, path: Path) -> None:
+        with self._aside(digest):
+            if not fetch_on(self.store, digest, path, self._came):
+                what = "its engine" if digest == line.engine else "the program with its weights,"
+                raise Missing(f"{line}: {what} {digest} is gone from the store", _BUILD)
+
+    def _came(self, count: int) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self.tell(count)
+
+    @contextlib.contextmanager
+    def _aside(self, digest: str) -> Any:
+        """A blob that is corrupt is put aside, as far as this reader may; the next ask has it built again."""
+        try:
+            yield
+        except CorruptBlob:
+            with contextlib.suppress(Unavailable):
+                self.store.quarantine(digest)
+            raise
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None  # a blob, but no manifest
+
+
+def needs_refit(line: LockEntry, manifest: Mapping[str, Any]) -> bool:
+    """Whether the engine holds other weights than the line's model has: it serves every fine-tune (its key says so),
+    and another recipe, which is to say other weights, made it; or it holds none."""
+    parts = manifest.get("parts") or {}
+    every = (parts.get("weights") or {}).get("policy") == "metadata"
+    stripped = bool((manifest.get("effective") or {}).get("strip_engine_weights"))
+    return stripped or (every and manifest.get("recipe") != line.recipe)
+
+
+def safe_name(*parts: str) -> str:
+    """The parts as one file name, with nothing in it that a file system or a shell could mind."""
+    return ".".join(_UNSAFE.sub("-", part).strip(".") or "-" for part in parts if part)
+
+
+def _names(line: LockEntry) -> dict[str, dict[str, str]]:
+    """The model's own names of what the plan names; of its weights too, where it is refitted."""
+    names = {"inputs": dict(line.inputs), "outputs": dict(line.outputs)}
+    return names | ({"weights": dict(line.weights)} if line.program else {})
+
+
+def _format(manifest: Mapping[str, Any]) -> str:
+    """What programs of this graph are: an exporter made the engine's from a ``.pt2``, or there was none."""
+    recipe = (manifest.get("parts") or {}).get("recipe") or {}
+    return "pt2" if recipe.get("exporter") else "onnx"
+
+
+def _refuse_doubles(choices: Sequence[Choice], places: Sequence[Path]) -> None:
+    seen: dict[Path, LockEntry] = {}
+    for choice, path in zip(choices, places, strict=True):
+        other = seen.setdefault(path, choice.line)
+        if other is not choice.line:
+            raise BadInput(f"{other} and {choice.line} would both be {path}", "give one target with -t, or two folders")
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{threading.get_ident()}.partial")
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
