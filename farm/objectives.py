@@ -213,7 +213,9 @@ def _amount(name: str, given: Any) -> float:
     number, unit = float(match[1]), match[2].lower()
     factor = 1e6 if not unit and name.strip().lower().replace("-", "_") in _MEGABYTES else _factor(metric, unit)
     if factor is None:
-        raise BadInput(f"{name}: '{match[2]}' is no unit of {metric.name}", f"it is in {metric.unit or 'plain numbers'}")
+        raise BadInput(
+            f"{name}: '{match[2]}' is no unit of {metric.name}", f"it is in {metric.unit or 'plain numbers'}"
+        )
     return number * factor
 
 

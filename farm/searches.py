@@ -11,6 +11,8 @@ from farm.errors import BadInput
 GRID, RANDOM, TPE = "grid", "random", "tpe"
 KINDS = (GRID, RANDOM, TPE)
 
+ALL_TRIED = "every configuration was tried"
+
 LEAST_TRIALS = 20
 """A search that was given no budget tries no fewer, where there are so many, and a third of the grid otherwise."""
 
@@ -78,7 +80,7 @@ class Progress:
 def stop_reason(search: Search, now: Progress) -> str:
     """Why no more is tried; empty while more is."""
     if now.tried >= now.size:
-        return "every configuration was tried"
+        return ALL_TRIED
     if search.kind != GRID and now.tried >= search.most_trials(now.size):
         return f"the budget of {search.most_trials(now.size):,} trials is used up"
     if search.builds is not None and now.builds >= search.builds:

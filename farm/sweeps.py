@@ -72,12 +72,14 @@ class Dimension:
 
 @dataclass(frozen=True)
 class SweptModel:
-    """A model of a sweep. ``profiles`` are its own by name; ``fixed`` those that every configuration has."""
+    """A model of a sweep. ``profiles`` are its own by name; ``fixed`` those that every configuration has. ``at`` is
+    where its file lies, if not at ``path``, the name that it was given by."""
 
     path: str
     profiles: Mapping[str, Profiles] = field(default_factory=dict)
     fixed: Profiles = ()
     custom_ops: Mapping[str, str] = field(default_factory=dict)
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class SweepSpec:
     profiles: Mapping[str, Profiles] = field(default_factory=dict)
     priority: int = 0
     max_trials: int = MAX_TRIALS
-    search: Search = Search()
+    search: Search = field(default_factory=Search)
     objectives: tuple[Objective, ...] = ()
     constraints: tuple[Constraint, ...] = ()
 
@@ -142,7 +144,7 @@ class Configuration:
     def ask(self) -> Ask:
         """What it asks of a farm. ``BadSettings`` when its values contradict each other."""
         return Ask(
-            model=self.model.path,
+            model=self.model.at or self.model.path,
             target=self.target,
             settings=CompilationSettings.from_mapping(self.settings),
             profiles=self.profiles,
@@ -236,7 +238,10 @@ def configurations(spec: SweepSpec) -> list[Configuration]:
     """
     check(spec)
     places = itertools.product(places_of(spec), list(points(spec)))
-    return [configuration(spec, number, *place, point) for number, (place, point) in enumerate(places, start=1)]
+    return [
+        configuration(spec, number, model, target, point)
+        for number, ((model, target), point) in enumerate(places, start=1)
+    ]
 
 
 def places_of(spec: SweepSpec) -> list[tuple[SweptModel, str]]:
@@ -293,6 +298,22 @@ def configuration(
     return Configuration(number, model, target, settings, varied, profiles, spec.priority)
 
 
+TILING = ("none", "fast", "moderate", "full")
+
+
+def effort(one: Configuration) -> tuple[float, ...]:
+    """How hard the builder is told to search, least first: tiling, level, averaged timings. Cheap builds go first: the
+    dearer ones find their timings in the cache."""
+    given = one.settings
+    tiling = given.get("tiling_optimization_level", "none")
+    level = given.get("optimization_level")
+    return (
+        float(TILING.index(tiling)) if tiling in TILING else 0.0,
+        3.0 if level is None else float(level),
+        float(given.get("num_avg_timing_iters") or 0),
+    )
+
+
 def _profiles(spec: SweepSpec, model: SweptModel, name: str) -> Profiles:
     found = model.profiles.get(name, spec.profiles.get(name))
     if found is None:
@@ -341,7 +362,9 @@ def fold(points: Sequence[Mapping[str, Any]], grid: Sequence[Dimension]) -> dict
     present = [
         (
             dimension,
-            tuple(value for value in dimension.values if any(_is(point.get(dimension.name), value) for point in points)),
+            tuple(
+                value for value in dimension.values if any(_is(point.get(dimension.name), value) for point in points)
+            ),
         )
         for dimension in grid
     ]
