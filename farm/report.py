@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from farm.errors import Unavailable
-from farm.human import count_of, human_seconds, human_size, human_time, short
+from farm.human import count_of, human_seconds, human_size, human_time, listed, short
 from farm.report_charts import Dot, Lane, cost_bar, lanes, scatter, swatch
 from farm.sweep_results import SweepResults, TrialResult
 from farm.sweep_rows import Row, cell, label, rows_of, said, telling
@@ -99,7 +99,7 @@ def _findings(rows: Sequence[Row], named: Sequence[Dimension], found: SweepResul
     idle = [d.name for d in found.grid if len(d.values) > 1 and d.name not in {n.name for n in named}]
     if idle:
         told.append(
-            f"{_listed(idle)} made no difference: {count_of(len(found.trials), 'configuration')} "
+            f"{listed(idle)} made no difference: {count_of(len(found.trials), 'configuration')} "
             f"came to {count_of(len(found.distinct), 'distinct build')}."
         )
     for model, mine in _by_model(rows).items():
@@ -223,7 +223,3 @@ def _failures(rows: Sequence[Row], named: Sequence[Dimension]) -> list[dict[str,
             trial = result.trial
             item["what"].append(f"{PurePath(trial.model).name} for {trial.target} ({label(row, named)})")
     return list(reasons.values())
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,4 +1,4 @@
-"""Goes on with a sweep whose client is gone: what was built is there, what builds is waited for, the rest is asked for."""
+"""Goes on with a sweep whose client is gone: what builds is waited for, and what is missing asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farm.index import Sweep
 from farm.remaking import answer_of
 from farm.searching import Runner, check_same
 from farm.service import Farm
-from farm.sweep_results import PLANNED, SweepResults, results
+from farm.sweep_results import UNASKED, SweepResults, results
 from farm.sweep_spec import search_of, spec_of
 from farm.sweeping import Plan, Started, builds_of, plan, record_others, submit, trial_of, wait
 from farm.sweeps import SweptModel
@@ -21,14 +21,15 @@ Watcher = Callable[[Sequence[Build]], None]
 
 
 def resume(farm: Farm, sweep: Sweep, on_change: Watcher = lambda builds: None) -> SweepResults:
-    """Bring a sweep to its end, from any process and any folder; its results. ``BadInput`` for one that was cancelled,
-    whose models have changed or gone, or that an older farm stored."""
+    """Bring a sweep to its end, from any process and any folder; its results. Interrupted, it leaves it to others.
+
+    ``BadInput`` for one that was cancelled, whose models have changed or gone, or that an older farm stored."""
     if sweep.cancelled:
         raise BadInput(f"sweep {sweep.id} was cancelled", f"'farm sweep retry {sweep.id}' builds what it lacks")
     found = results(farm, sweep)
     if search_of(sweep.spec).stepwise:
-        return Runner(farm, _plan_again(farm, sweep), sweep.id, on_change=on_change).run()
-    if any(result.outcome == PLANNED for result in found.trials):
+        return Runner(farm, _plan_again(farm, sweep), sweep.id, keep=True, on_change=on_change).run()
+    if any(result.outcome in UNASKED for result in found.trials):
         sweep = _submit_rest(farm, sweep, found)
     return watch(farm, sweep, on_change)
 
@@ -43,12 +44,12 @@ def watch(farm: Farm, sweep: Sweep, on_change: Watcher = lambda builds: None) ->
 
 def _submit_rest(farm: Farm, sweep: Sweep, found: SweepResults) -> Sweep:
     """Submit the trials that were stored and never submitted."""
-    numbers = {result.trial.number for result in found.trials if result.outcome == PLANNED}
+    numbers = {result.trial.number for result in found.trials if result.outcome in UNASKED}
     again = _plan_again(farm, sweep)
     mine = [item for item in again.planned if item.configuration.number in numbers]
     firsts = {item.same_as or item.configuration.number for item in mine}
     wanted = [item for item in again.distinct if item.configuration.number in firsts and not item.cached]
-    answers = submit(farm, sweep.id, wanted)
+    answers = submit(farm, sweep.id, wanted, keep=True)
     record_others(farm, mine, answers)
     made = {item.configuration.number: trial_of(item, again, answers) for item in mine}
     changed = replace(sweep, trials=tuple(made.get(trial.number, trial) for trial in sweep.trials))

@@ -113,7 +113,7 @@ class Study:
         point: dict[str, Any] = {}
         waiting = list(self._dimensions)
         while waiting:
-            ready = [one for one in waiting if not {name for name in one.when} & {other.name for other in waiting}]
+            ready = [one for one in waiting if not set(one.when) & {other.name for other in waiting}]
             for one in ready or waiting:
                 waiting.remove(one)
                 if self._varied(one, point):

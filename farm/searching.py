@@ -21,7 +21,7 @@ from farm.objectives import Objective
 from farm.searches import ALL_TRIED, GRID, TPE, Progress, room, stop_reason
 from farm.service import POLL_SECONDS, Farm
 from farm.sweep_ranking import Candidate, complete, first_broken, log_score, used_objectives
-from farm.sweep_results import PLANNED, SweepResults, TrialResult, find_sweep, results
+from farm.sweep_results import PLANNED, UNASKED, SweepResults, TrialResult, find_sweep, results
 from farm.sweep_stops import Referee, withdraw
 from farm.sweeping import Plan, Planned, builds_of, record_others, submit, trial_of
 from farm.sweeps import effort
@@ -35,12 +35,14 @@ Place = tuple[str, str]
 
 @dataclass
 class Runner:
-    """One process's hold on a searching sweep."""
+    """One process's hold on a searching sweep. ``force`` builds everything again; with ``keep`` the builds stay wanted
+    when this process is interrupted."""
 
     farm: Farm
     plan: Plan
     sweep: str
     force: bool = False
+    keep: bool = False
     on_change: Watcher = lambda builds: None
     _studies: dict[tuple[Place, tuple[str, ...]], object] = field(default_factory=dict)
 
@@ -111,8 +113,9 @@ class Runner:
     # -- asking --------------------------------------------------------------------------------------------------
 
     def _ask_what_was_planned(self, sweep: Sweep) -> None:
-        """Submit trials that were appended and never submitted: whoever did so was killed in between."""
-        numbers = {result.trial.number for result in results(self.farm, sweep).distinct if result.outcome == PLANNED}
+        """Submit trials that were appended and never submitted, or were withdrawn: whoever did so is gone."""
+        found = results(self.farm, sweep)
+        numbers = {result.trial.number for result in found.distinct if result.outcome in UNASKED}
         self._submit([self._by_number[number] for number in sorted(numbers)])
 
     def _ask_for_more(self, found: SweepResults, active: int) -> bool:
@@ -137,7 +140,7 @@ class Runner:
     def _submit(self, chosen: Sequence[Planned]) -> None:
         if not chosen:
             return
-        answers = submit(self.farm, self.sweep, chosen, force=self.force)
+        answers = submit(self.farm, self.sweep, chosen, force=self.force, keep=self.keep)
         alike = [item for one in chosen for item in self._alike[one.configuration.number]]
         record_others(self.farm, alike, answers)
         self.farm.index.change_trials(self.sweep, [trial_of(item, self.plan, answers) for item in alike])

@@ -57,6 +57,11 @@ class Ranking:
     def best(self) -> Candidate | None:
         return self.ranked[0][0] if self.ranked else None
 
+    @property
+    def equals(self) -> int:
+        """How many are as good as the best, itself included."""
+        return sum(score <= self.ranked[0][1] * (1 + CLOSE) for _, score in self.ranked)
+
 
 def rank(
     candidates: Sequence[Candidate], objectives: Sequence[Objective] = (), constraints: Sequence[Constraint] = ()
@@ -130,13 +135,21 @@ def _ordered(kept: Sequence[Candidate], used: Sequence[Objective]) -> list[tuple
 
 
 def _tie(one: Candidate) -> tuple[float, ...]:
-    """Sizes within a thousandth, and build times within a tenth, are equal."""
+    """Sizes within a thousandth are equal, and so are build times within a quarter, or of less than about a second."""
     size, seconds = (one.values.get(metric.name, math.inf) for metric in _TIES)
-    return (_step(size, 0.001), _step(seconds, 0.1), one.number)
+    return (_step(size, 1.001), _step(1.0 + seconds, 1.25), one.number)
 
 
-def _step(value: float, share: float) -> float:
-    return math.floor(math.log(value) / math.log1p(share)) if 0 < value < math.inf else value
+def _step(value: float, factor: float) -> float:
+    return math.floor(math.log(value) / math.log(factor)) if 0 < value < math.inf else value
+
+
+def advantage(one: Candidate, other: Candidate) -> str:
+    """What decides between two whose scores are as good as equal."""
+    (size, seconds, _), (size2, seconds2, _) = _tie(one), _tie(other)
+    if size != size2:
+        return "the smaller"
+    return "the quicker to build" if seconds != seconds2 else "the first asked for"
 
 
 def _axes(kept: Sequence[Candidate], used: Sequence[Objective]) -> tuple[Metric, ...]:

@@ -27,6 +27,9 @@ STOPPED = "stopped"
 PLANNED = "planned"
 """A trial that has not been submitted yet; whoever runs the sweep was killed meanwhile, or is just about to."""
 
+UNASKED = (PLANNED, "cancelled", "missing")
+"""Outcomes of trials that somebody who goes on with the sweep asks for again."""
+
 INACTIVE = "–"
 """The value of a dimension in a trial that does not vary it."""
 

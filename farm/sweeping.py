@@ -18,6 +18,7 @@ from farm.asks import Answer, Identity, Outcome
 from farm.builds import Build
 from farm.cache import Miss, key_parts
 from farm.errors import BadInput, BadSettings, BadTarget
+from farm.human import listed
 from farm.index import Found, Sweep, Trial
 from farm.remaking import answer_of
 from farm.service import Farm
@@ -186,7 +187,7 @@ def _inert_notes(plan: Plan) -> list[str]:
             recipes = len({item.identity.recipe for item in mine if item.identity})
             verb = "has" if len(names) == 1 else "have"
             notes.append(
-                f"{_listed(names)} {verb} no effect on {_spoken(toolchain)}: "
+                f"{listed(names)} {verb} no effect on {_spoken(toolchain)}: "
                 f"{len(mine):,} configurations are {recipes:,} distinct build{'' if recipes == 1 else 's'}"
             )
     return notes
@@ -209,10 +210,6 @@ def _spoken(toolchain: str) -> str:
     exact = exact_toolchain(toolchain)
     version = ".".join(exact.version.split(".")[:2])
     return f"{FLAVOUR_NAMES.get(exact.flavour, exact.flavour)} {version}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _distinct(items: Iterable[str]) -> list[str]:
@@ -263,12 +260,22 @@ def submit(
     """
     if not keep:
         farm.waiters.add(waiter_of(sweep))
-    ordered = sorted(
-        (item for item in wanted if item.identity is not None), key=lambda item: effort(item.configuration)
-    )
+    ordered = _in_turns(wanted)
     known = [item.identity for item in ordered if item.identity is not None]
     got = farm.submit_identified(known, force=force, exact=True, waiter=waiter_of(sweep)) if known else []
     return {item.configuration.number: answer for item, answer in zip(ordered, got, strict=True)}
+
+
+def _in_turns(wanted: Sequence[Planned]) -> list[Planned]:
+    """Each model's cheapest first, and the models by turns: several hands then begin with a program each, and export
+    those side by side."""
+    place: Counter[str] = Counter()
+    turns: list[tuple[int, Planned]] = []
+    for item in sorted(wanted, key=lambda item: effort(item.configuration)):
+        if item.identity is not None:
+            turns.append((place[item.configuration.model.path], item))
+            place[item.configuration.model.path] += 1
+    return [item for _, item in sorted(turns, key=lambda turn: turn[0])]
 
 
 def record_others(farm: Farm, planned: Iterable[Planned], answers: Mapping[int, Answer]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from farm.cli import asking, care, collecting, fleet, looking, measuring, nodes, sweep, timing, upkeep, verifying
+from farm.cli import asking, care, collecting, fleet, looking, measuring, nodes, sweep_life, timing, upkeep, verifying
 from farm.version import __version__
 
 ASK, LOOK, FLEET, CARE = "Ask for engines", "Look and act", "Fleet", "Care"
@@ -43,7 +43,7 @@ def _version(wanted: bool) -> None:
 
 
 app.command("build", rich_help_panel=ASK)(asking.build)
-app.add_typer(sweep.app, name="sweep", rich_help_panel=ASK)
+app.add_typer(sweep_life.sweeps, name="sweep", rich_help_panel=ASK)
 app.command("pull", rich_help_panel=ASK)(asking.pull)
 app.command("key", rich_help_panel=ASK)(asking.key)
 app.command("explain", rich_help_panel=ASK)(asking.explain)
