@@ -7,7 +7,7 @@ template and by the charts themselves; a content policy in the page forbids what
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,7 +16,10 @@ from markupsafe import Markup
 
 from farm.errors import Unavailable
 from farm.human import count_of, human_seconds, human_size, human_time, listed, short
-from farm.report_charts import Dot, Lane, cost_bar, lanes, scatter, swatch
+from farm.objectives import Metric
+from farm.report_charts import BUILD, SIZE, Axis, Bar, Dot, Lane, bars, cost_bar, lanes, scatter, swatch
+from farm.sweep_answer import PlaceAnswer, answers, manifest
+from farm.sweep_ranking import Sensitivity
 from farm.sweep_results import SweepResults, TrialResult
 from farm.sweep_rows import Row, cell, label, rows_of, said, telling
 from farm.sweeps import Dimension
@@ -56,6 +59,8 @@ def _page(found: SweepResults) -> dict[str, Any]:
     rows = rows_of(found)
     named = telling(rows, found.grid)
     targets = list(dict.fromkeys(result.trial.target for result in found.trials))
+    shown = answers(found)
+    metric = next((one for answer in shown if (one := _measured_metric(answer))), None)
     return {
         "sweep": found.sweep.id,
         "state": found.state,
@@ -64,14 +69,18 @@ def _page(found: SweepResults) -> dict[str, Any]:
         "toolchains": _toolchains(found),
         "models": [PurePath(path).name for path in found.sweep.spec.get("models", ())],
         "figures": _figures(found),
+        "answers": [_answer(answer) for answer in shown],
         "findings": _findings(rows, named, found),
         "cost": Markup(cost_bar(found.spent, found.saved)),
         "spent": human_seconds(found.spent),
         "saved": human_seconds(found.saved),
         "legend": [(name, Markup(swatch(n))) for n, name in enumerate(targets)],
-        "charts": _charts(rows, named, targets),
+        "charts": _charts(rows, named, targets, shown),
+        "metric": metric.name if metric else "",
+        "ended": found.ended,
+        "manifest": manifest(found),
         "dimensions": [dimension.name for dimension in named],
-        "rows": [_row(row, named) for row in rows],
+        "rows": [_row(row, named, metric) for row in rows],
         "failures": _failures(rows, named),
         "fixed": {name: said(name, value) for name, value in found.sweep.spec.get("settings", {}).items()},
         "grid": [(d.name, ", ".join(said(d.name, value) for value in d.values)) for d in found.grid],
@@ -141,38 +150,83 @@ def _by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return models
 
 
-def _charts(rows: Sequence[Row], named: Sequence[Dimension], targets: Sequence[str]) -> list[dict[str, Any]]:
+def _answer(answer: PlaceAnswer) -> dict[str, Any]:
+    """One place's answer in words, and what each setting does as bars."""
+    bars_of = [
+        Bar(one.dimension, one.effect, f"{one.effect:.1%}: {_means(one)}" if not one.none else "makes no difference")
+        for one in answer.sensitivity
+    ]
+    metric = answer.sensitivity[0].metric.name if answer.sensitivity else ""
+    return {
+        "name": answer.name,
+        "sentences": answer.sentences(),
+        "metric": metric,
+        "sensitivity": Markup(bars(bars_of, f"{answer.name}: what each setting does to {metric}")) if bars_of else "",
+    }
+
+
+def _means(one: Sensitivity) -> str:
+    return ", ".join(f"{said(one.dimension, value)} {one.metric.said(mean)}" for value, mean, _ in one.means[:6])
+
+
+def _measured_metric(answer: PlaceAnswer) -> Metric | None:
+    """The measured metric that the place is ranked by."""
+    return next((one.metric for one in answer.ranking.used if one.metric.measured), None)
+
+
+def _charts(
+    rows: Sequence[Row], named: Sequence[Dimension], targets: Sequence[str], shown: Sequence[PlaceAnswer]
+) -> list[dict[str, Any]]:
     charts = []
     for model, mine in _by_model(rows).items():
-        built = [row for row in mine if row.result.engine]
+        places = [answer for answer in shown if answer.place[0] == model]
+        metric = next((one for answer in places if (one := _measured_metric(answer))), None)
+        built = [row for row in mine if row.result.engine and (metric is None or metric.name in row.result.values)]
         if not built:
             continue
-        dots = [_dot(row, named, targets) for row in built]
+        fronts = {one.number for answer in places for one in answer.ranking.front}
+        dots = [_dot(row, named, targets, metric, fronts) for row in built]
         by_label: dict[str, list[Dot]] = {}
         for row, dot in zip(built, dots, strict=True):
             by_label.setdefault(label(row, named), []).append(dot)
         name = PurePath(model).name
+        up, right = axes_of(metric)
+        by_settings = [Lane(words, tuple(some)) for words, some in by_label.items()]
         charts.append(
             {
                 "model": name,
-                "scatter": Markup(scatter(dots, f"{name}: engine size against build time")),
-                "lanes": Markup(
-                    lanes([Lane(words, tuple(some)) for words, some in by_label.items()], f"{name}: by settings")
-                ),
+                "scatter": Markup(scatter(dots, f"{name}: {up.name} against {right.name}", right, up)),
+                "lanes": Markup(lanes(by_settings, f"{name}: by settings", up, right)),
             }
         )
     return charts
 
 
-def _dot(row: Row, named: Sequence[Dimension], targets: Sequence[str]) -> Dot:
-    target = row.result.trial.target
-    words = f"{target}: {label(row, named)}: {human_size(_size(row))}, {human_seconds(_seconds(row))}"
-    return Dot(targets.index(target), _size(row), _seconds(row), words)
+def axes_of(metric: Metric | None) -> tuple[Axis, Axis]:
+    """What is shown: a measured metric against the size that it costs, else size against build time."""
+    if metric is None:
+        return SIZE, BUILD
+    return Axis(metric.name, lambda dot: dot.measured, metric.said), SIZE
 
 
-def _row(row: Row, named: Sequence[Dimension]) -> dict[str, Any]:
+def _dot(
+    row: Row, named: Sequence[Dimension], targets: Sequence[str], metric: Metric | None, fronts: Collection[int]
+) -> Dot:
+    target, number = row.result.trial.target, row.result.trial.number
+    measured = row.result.values[metric.name] if metric else 0.0
+    told = [human_size(_size(row)), human_seconds(_seconds(row))]
+    told += [f"{metric.name} {metric.said(measured)}"] if metric else []
+    told += ["on the front"] if number in fronts else []
+    words = f"{target}: {label(row, named)}: {', '.join(told)}"
+    return Dot(targets.index(target), _size(row), _seconds(row), words, measured, number in fronts)
+
+
+def _row(row: Row, named: Sequence[Dimension], metric: Metric | None) -> dict[str, Any]:
     result = row.result
+    value = result.values.get(metric.name) if metric else None
     return {
+        "measured": metric.said(value) if metric and value is not None else "",
+        "value": round(value, 6) if value is not None else "",
         "shared": row.shared,
         "model": PurePath(result.trial.model).name,
         "target": result.trial.target,
