@@ -157,7 +157,7 @@ def bars(some: Sequence[Bar], label: str) -> str:
         parts.append(_text(4, y + 12, _fitted(bar.name, 50), "lane", bar.name))
         width = max(1.5, (WIDTH - 8) * bar.share / most) if bar.share > 0 else 0.0
         parts.append(f'<rect class="bar" x="4" y="{y + 17}" width="{_n(width)}" height="5" rx="2"/>')
-        parts.append(_text(4, y + 33, _fitted(bar.words, 62), "tick", bar.words))
+        parts.append(_text(4, y + 33, _fitted(bar.words, 55), "tick", bar.words))
     return _svg(38 * len(some) + 2, parts, label)
 
 

@@ -68,14 +68,6 @@ class Keeping:
         row = connection.execute(select(forms).where(*which)).first()
         return form_from(row) if row else None
 
-    # -- measurements (a stand-in until the table is there) -------------------------------------------------------
-
-    def record_measurement(self, measurement: Any) -> None:
-        raise NotImplementedError
-
-    def measurements_of(self, digests: Any) -> list[Any]:
-        return []
-
     # -- sweeps ------------------------------------------------------------------------------------------------
 
     @writes
