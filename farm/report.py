@@ -19,10 +19,11 @@ from farm.errors import Unavailable
 from farm.human import count_of, human_seconds, human_size, human_time, listed, short
 from farm.objectives import Metric
 from farm.report_charts import BUILD, SIZE, Axis, Bar, Dot, Lane, bars, cost_bar, lanes, scatter, swatch
-from farm.sweep_answer import PlaceAnswer, answers, manifest
+from farm.sweep_answer import PlaceAnswer, answers, asked, manifest
 from farm.sweep_ranking import Sensitivity
 from farm.sweep_results import SweepResults, TrialResult
 from farm.sweep_rows import Row, cell, label, rows_of, said, telling
+from farm.sweep_spec import search_of
 from farm.sweeps import Dimension
 from farm.version import __version__
 
@@ -86,6 +87,7 @@ def _page(found: SweepResults) -> dict[str, Any]:
         "dimensions": [dimension.name for dimension in named],
         "rows": [_row(row, named, metric) for row in rows],
         "failures": _failures(rows, named),
+        "judged": _judged(found),
         "fixed": {name: said(name, value) for name, value in found.sweep.spec.get("settings", {}).items()},
         "grid": [(d.name, ", ".join(said(d.name, value) for value in d.values)) for d in found.grid],
         "trials": [_trial(result, found.grid) for result in found.trials] if len(found.trials) <= MOST_TRIALS else [],
@@ -154,18 +156,33 @@ def _by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return models
 
 
+def _judged(found: SweepResults) -> list[tuple[str, str]]:
+    """What was looked for, and how."""
+    objectives, constraints = asked(found)
+    search = search_of(found.sweep.spec)
+    told = []
+    if objectives:
+        words = [f"{one.metric.name}{f' (weight {one.weight:g})' if one.weight else ''}" for one in objectives]
+        told.append(("objectives", ", ".join(words)))
+    if constraints:
+        told.append(("constraints", ", ".join(one.said() for one in constraints)))
+    if search.stepwise:
+        limits = {name: value for name, value in search.as_json().items() if value is not None and name != "kind"}
+        told.append(("search", ", ".join([search.kind, *(f"{name} {value:g}" for name, value in limits.items())])))
+    return told
+
+
 def _answer(answer: PlaceAnswer) -> dict[str, Any]:
     """One place's answer in words, and what each setting does as bars."""
-    bars_of = [
-        Bar(one.dimension, one.effect, _ends_of(one) if not one.none else "makes no difference")
-        for one in answer.sensitivity
-    ]
+    bars_of = [Bar(one.dimension, one.effect, _ends_of(one)) for one in answer.sensitivity if not one.none]
+    idle = [one.dimension for one in answer.sensitivity if one.none]
     metric = answer.sensitivity[0].metric.name if answer.sensitivity else ""
     return {
         "name": answer.name,
         "sentences": answer.sentences(),
         "metric": metric,
         "sensitivity": Markup(bars(bars_of, f"{answer.name}: what each setting does to {metric}")) if bars_of else "",
+        "idle": listed(idle) if idle else "",
     }
 
 
@@ -173,7 +190,7 @@ def _ends_of(one: Sensitivity) -> str:
     """``best at 4: 4.3 ms; worst at 0: 8.9 ms (+106 %)``."""
     (best, low, _), *_, (worst, high, _) = one.means
     ends = f"best at {said(one.dimension, best)}: {one.metric.said(low)}; worst at {said(one.dimension, worst)}: "
-    return f"{ends}{one.metric.said(high)} ({one.effect:.0%} apart)".replace("%", " %")
+    return f"{ends}{one.metric.said(high)} (+{one.effect:.0%})".replace("%", " %")
 
 
 def _measured_metric(answer: PlaceAnswer) -> Metric | None:

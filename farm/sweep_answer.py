@@ -57,10 +57,10 @@ class PlaceAnswer:
         return [self._recommended(), *self._second(), *self._beside(), *self._unknown()]
 
     def _recommended(self) -> str:
-        (first, score), *_ = self.ranking.ranked
-        return f"recommended: {self.settings(first.number)}, because {self._because(first, score)}"
+        (first, _), *_ = self.ranking.ranked
+        return f"recommended: {self.settings(first.number)}, because {self._because(first)}"
 
-    def _because(self, first: Candidate, score: float) -> str:
+    def _because(self, first: Candidate) -> str:
         used = self.ranking.used
         values = " and ".join(said_value(one.metric, first.values) for one in used)
         among = f"of {len(self.ranking.ranked)} engines"
@@ -75,11 +75,8 @@ class PlaceAnswer:
         if self.ranking.equals == 1:
             return f"{among} it has the {'most' if metric.most else 'least'} {metric.words}: {values}"
         others = [one for one, _ in self.ranking.ranked[1 : self.ranking.equals]]
-        every = "all" if self.ranking.equals == len(self.ranking.ranked) else "of which the best"
-        return (
-            f"{among}, {every} {self.ranking.equals} as good as equal in {metric.words}, it is "
-            f"{advantage(first, others[0])}: {values}"
-        )
+        best = " all are" if self.ranking.equals == len(self.ranking.ranked) else f" {self.ranking.equals} are"
+        return f"{among}{best} as good as equal in {metric.words}, and it is {advantage(first, others[0])}: {values}"
 
     def _second(self) -> list[str]:
         if len(self.ranking.ranked) < 2:

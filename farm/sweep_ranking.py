@@ -135,9 +135,9 @@ def _ordered(kept: Sequence[Candidate], used: Sequence[Objective]) -> list[tuple
 
 
 def _tie(one: Candidate) -> tuple[float, ...]:
-    """Sizes within a thousandth are equal, and so are build times within a quarter, or of less than about a second."""
+    """Sizes within a thousandth are equal, and so are build times within a quarter, or a second apart."""
     size, seconds = (one.values.get(metric.name, math.inf) for metric in _TIES)
-    return (_step(size, 1.001), _step(1.0 + seconds, 1.25), one.number)
+    return (_step(size, 1.001), _step(4.0 + seconds, 1.25), one.number)
 
 
 def _step(value: float, factor: float) -> float:

@@ -112,7 +112,10 @@ def browser(command: str) -> Iterator[Page]:
         words += [f"--user-data-dir={profile}", "--remote-debugging-pipe"]
         launched = f"exec {' '.join(words)} 3<&{theirs_in} 4>&{theirs_out}"
         process = subprocess.Popen(
-            ["bash", "-c", launched], pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", launched],
+            pass_fds=(theirs_in, theirs_out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(theirs_in), os.close(theirs_out)
         try:

@@ -77,9 +77,13 @@ def test_the_report_in_a_browser(page: Page, report: Path, width: int) -> None:
 def test_a_click_sorts_and_words_filter(page: Page, report: Path) -> None:
     visit = page.open(report, 1280)
     first = "document.querySelector('#builds tbody tr:not([hidden]) [data-name=latency_p50]').dataset.value"
-    page.evaluate("[...document.querySelectorAll('#builds th button')].find(b => b.textContent.includes('p50')).click()")
+    page.evaluate(
+        "[...document.querySelectorAll('#builds th button')].find(b => b.textContent.includes('p50')).click()"
+    )
     values = page.evaluate("[...document.querySelectorAll('[data-name=latency_p50]')].map(c => +c.dataset.value)")
     assert values == sorted(values) and float(page.evaluate(first)) == values[0]
     page.evaluate("(f => { f.value = 'a10'; f.dispatchEvent(new Event('input')) })(document.getElementById('filter'))")
-    shown = page.evaluate("[...document.querySelectorAll('#builds tbody tr:not([hidden])')].map(r => r.cells[1].textContent)")
+    shown = page.evaluate(
+        "[...document.querySelectorAll('#builds tbody tr:not([hidden])')].map(r => r.cells[1].textContent)"
+    )
     assert shown and set(shown) == {"a10"} and visit.errors == []
