@@ -88,7 +88,7 @@ def test_a_search_goes_on_where_it_was_killed(warm: Farms, copied: Callable[[str
 
 
 def test_cancelling_frees_the_machine_at_once(warm: Farms, copied: Callable[[str], Path]) -> None:
-    """A build that does not even answer any more is gone within a second of the command, and nothing takes its place."""
+    """A build that does not even answer any more is gone within a second, and nothing takes its place."""
     index = index_of(warm)
     client = warm.start("sweep", copied("deep.pt2"), "-t", "sm_86", "-t", "sm_89", *GRID)
     child = frozen_child(client)
