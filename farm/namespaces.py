@@ -66,7 +66,10 @@ class Realm:
             return "what clients built themselves (client/…) is never trusted", "promote single engines: 'farm promote'"
         if self.is_trusted and any(not self.trusts(name) for name in self.also):
             other = next(name for name in self.also if not self.trusts(name))
-            return f"'{self.own}' is trusted, and must not read '{other}', which is not", "promote single engines instead"
+            return (
+                f"'{self.own}' is trusted, and must not read '{other}', which is not",
+                "promote single engines instead",
+            )
         if self.serves_trusted and not all(self.trusts(name) for name in self.serves):
             return (
                 f"a worker builds for trusted namespaces or for others, never for both ({', '.join(self.serves)})",

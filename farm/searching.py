@@ -20,6 +20,8 @@ from farm.index import Sweep
 from farm.objectives import Objective
 from farm.searches import ALL_TRIED, GRID, TPE, Progress, room, stop_reason
 from farm.service import POLL_SECONDS, Farm
+from farm.sweep_measuring import POLL_SECONDS as MEASURING_SECONDS
+from farm.sweep_measuring import Measures
 from farm.sweep_ranking import Candidate, complete, first_broken, log_score, used_objectives
 from farm.sweep_results import PLANNED, UNASKED, SweepResults, TrialResult, find_sweep, results
 from farm.sweep_stops import Referee, withdraw
@@ -57,18 +59,19 @@ class Runner:
     def run(self) -> SweepResults:
         """Search until there is a reason to stop and nothing builds any more; the results. May be called again."""
         sweep = find_sweep(self.farm, self.sweep)
-        referee = Referee(self.farm, sweep)
+        referee, measures = Referee(self.farm, sweep), Measures(self.farm, sweep)
         self._ask_what_was_planned(sweep)
         while True:
             found = results(self.farm, find_sweep(self.farm, self.sweep))
             active = {r.trial.build for r in found.distinct if r.outcome in ("queued", "running") and r.trial.build}
+            underway = measures.ask(found)
             if not self._go_on(found, len(active)):
-                if not active:
+                if not active and not underway:
                     return found
-                self._wait_for_one(active, referee)
-            elif not self._ask_for_more(found, len(active)):
-                if active:
-                    self._wait_for_one(active, referee)
+                self._wait_for_one(active, referee, underway)
+            elif not self._ask_for_more(found, len(active) + underway):
+                if active or underway:
+                    self._wait_for_one(active, referee, underway)
                 else:
                     self.farm.index.end_sweep(self.sweep, ALL_TRIED)
 
@@ -153,8 +156,8 @@ class Runner:
         seats = [seat for seat in self.farm.index.seats() if seat.fresh and not seat.aside]
         return max(1, sum(seat.slots for seat in seats if queues & set(seat.capabilities)))
 
-    def _wait_for_one(self, active: Collection[str], referee: Referee) -> None:
-        """Wait until one of these builds has ended, or the sweep has been cancelled."""
+    def _wait_for_one(self, active: Collection[str], referee: Referee, underway: int) -> None:
+        """Wait until one of these builds has ended, or for a moment where something is being measured."""
         self.farm.dispatch.start()
         while True:
             builds = self.farm.glance(active)
@@ -162,7 +165,9 @@ class Runner:
             self.on_change(builds)
             if len(builds) < len(active) or any(not build.state.active for build in builds):
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(MEASURING_SECONDS if underway else POLL_SECONDS)
+            if underway:
+                return
 
     # -- choosing ------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from farm.index import Found, Sweep, Trial
 from farm.remaking import answer_of
 from farm.service import Farm
 from farm.sweep_costs import Estimate, estimate
+from farm.sweep_measuring import Measures
 from farm.sweep_results import INVALID, SAME, SweepResults, find_sweep, results
 from farm.sweep_spec import spec_json
 from farm.sweep_stops import Referee, waiter_of
@@ -336,7 +337,8 @@ def start_search(farm: Farm, plan: Plan) -> Sweep:
 def wait(
     farm: Farm, started: Started, on_change: Callable[[Sequence[Build]], None] = lambda builds: None
 ) -> SweepResults:
-    """Wait until every build of the sweep has ended, giving up what cannot win meanwhile; its results."""
+    """Wait until every build of the sweep has ended, giving up what cannot win meanwhile, and until those are measured
+    that somebody measures; its results."""
     watch = Referee(farm, started.sweep)
 
     def seen(builds: Sequence[Build]) -> None:
@@ -344,7 +346,9 @@ def wait(
         on_change(builds)
 
     farm.wait(started.answers, on_change=seen)
-    return results(farm, find_sweep(farm, started.sweep.id))
+    found = results(farm, find_sweep(farm, started.sweep.id))
+    measured = Measures(farm, started.sweep).wait(found)
+    return results(farm, found.sweep) if measured else found
 
 
 # -- acting ------------------------------------------------------------------------------------------------------

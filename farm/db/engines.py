@@ -258,7 +258,9 @@ def _lately_by_capability(_db: Database) -> Select[str, float]:
 
 
 def _links(db: Database) -> Select[Any]:
-    return select(key_parts.c.key, key_parts.c.recipe, key_parts.c.trusted).where(db.among(key_parts.c.recipe, "the_recipes"))
+    return select(key_parts.c.key, key_parts.c.recipe, key_parts.c.trusted).where(
+        db.among(key_parts.c.recipe, "the_recipes")
+    )
 
 
 def _add_up(db: Database) -> Insert:
