@@ -60,14 +60,15 @@ class Runner:
         """Search until there is a reason to stop and nothing builds any more; the results. May be called again."""
         sweep = find_sweep(self.farm, self.sweep)
         referee, measures = Referee(self.farm, sweep), Measures(self.farm, sweep)
-        self._ask_what_was_planned(sweep)
+        if not sweep.cancelled:
+            self._ask_what_was_planned(sweep)
         while True:
             found = results(self.farm, find_sweep(self.farm, self.sweep))
             active = {r.trial.build for r in found.distinct if r.outcome in ("queued", "running") and r.trial.build}
             underway = measures.ask(found)
             if not self._go_on(found, len(active)):
                 if not active and not underway:
-                    return found
+                    return results(self.farm, find_sweep(self.farm, self.sweep))
                 self._wait_for_one(active, referee, underway)
             elif not self._ask_for_more(found, len(active) + underway):
                 if active or underway:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from farm.builds import Build, BuildState
@@ -23,8 +23,8 @@ class Referee:
     constraint on ``build_time`` allows, or, where that is the only objective, longer than the best took.
     """
 
-    def __init__(self, farm: Farm, sweep: Sweep) -> None:
-        self._farm, self._sweep = farm, sweep
+    def __init__(self, farm: Farm, sweep: Sweep, clock: Callable[[], float] = time.monotonic) -> None:
+        self._farm, self._sweep, self._clock = farm, sweep, clock
         self._limit = limit_of(constraints_from_json(sweep.spec.get("constraints", ())))
         self._races = is_race(objectives_from_json(sweep.spec.get("objectives", ())))
         self._seen: dict[str, float] = {}
@@ -34,7 +34,7 @@ class Referee:
         if self._limit is None and not self._races:
             return
         best = least_seconds(builds) if self._races else {}
-        now = time.monotonic()
+        now = self._clock()
         for build in builds:
             if build.state is BuildState.RUNNING and build.phase == BUILDING and build.id not in self._given_up:
                 took = now - self._seen.setdefault(build.id, now)

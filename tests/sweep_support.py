@@ -43,7 +43,11 @@ class StubIdentifier:
             raise BadTarget("sm_100 is out of bounds in this test", "take another")
         toolchain = (asked.toolchain.exact() if asked.toolchain else None) or exact_toolchain(PINNED)
         told = effective(ask.settings, flavour=toolchain.flavour, version=toolchain.version)
-        shared = [ask.model, str(target), [[sorted(p.max), *map(list, p.max.values())] for p in ask.profiles]]
+        shared = [
+            Path(ask.model).name,
+            str(target),
+            [[sorted(p.max), *map(list, p.max.values())] for p in ask.profiles],
+        ]
         return Identity(
             model=ask.model,
             path=Path(ask.model),

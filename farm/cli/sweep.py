@@ -284,9 +284,10 @@ def finished(farm: Farm, started: Started, no_wait: bool) -> SweepResults:
 
     pending = {answer.build for answer in started.answers if str(answer.outcome) in ("queued", "joined")}
     with nullcontext() if no_wait else watching(len(pending)) as shown:
-        if shown is None or not pending:
+        if shown is None:
             return results(farm, started.sweep)
-        note(f"farm: sweep {started.sweep.id}")
+        if pending:
+            note(f"farm: sweep {started.sweep.id}")
         return sweeping.wait(farm, started, on_change=shown)
 
 
