@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) (the first time takes a few minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch>=2.13,<2.14"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[build,fleet,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[build,fleet,search,dev]"
 	@touch $@
 
 install: $(STAMP) ## Make .venv and install everything that building and testing need

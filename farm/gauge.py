@@ -291,9 +291,7 @@ def inputs_of(specs: Sequence[Any], ask: MeasuringAsk) -> tuple[tuple[int, Input
     found = []
     for spec in specs:
         if spec.scalar:
-            raise BadInput(
-                f"the program takes a number ({spec.name}): only tensors are measured", "fix it at export"
-            )
+            raise BadInput(f"the program takes a number ({spec.name}): only tensors are measured", "fix it at export")
         shape = ask.shapes.get(str(spec.position), spec.shape)
         if any(not isinstance(size, int) for size in shape):
             raise BadInput(f"no shape is given for {spec.name}", "give --opt-shapes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 SHORT = 12
@@ -85,3 +85,8 @@ def size_text(count: int) -> str:
 def settings_text(settings: Mapping[str, Any]) -> str:
     """``NAME=VALUE …``, as ``-s`` takes them."""
     return " ".join(f"{name}={value_text(value)}" for name, value in settings.items())
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

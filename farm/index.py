@@ -142,7 +142,8 @@ class Trial:
     key: str
     recipe: str
     asked: str = ""
-    """What was found when the trial was submitted: ``hit``, ``new``, ``joined``, ``failed``, or ``same`` as another."""
+    """What was found when the trial was submitted: ``hit``, ``new``, ``joined``, ``failed``, or ``same`` as another;
+    ``stopped`` once it was given up. Empty until it has been submitted."""
     build: str | None = None
     error: str = ""
 
@@ -489,6 +490,20 @@ class Index(Protocol):
 
     def sweeps(self, prefix: str = "", limit: int = 100) -> list[Sweep]:
         """Sweeps, newest first, with their trials where ``prefix`` narrows them down to one."""
+        ...
+
+    def add_trials(self, sweep: str, trials: Sequence[Trial]) -> bool:
+        """Append trials, before they are submitted. False, and nothing is written, when another process has appended
+        trials of these numbers meanwhile, or the sweep was cancelled: read it again. ``NoSuchThing``."""
+        ...
+
+    def change_trials(self, sweep: str, trials: Sequence[Trial]) -> None:
+        """Write what became of trials that are there: how they were asked for, their builds, their errors."""
+        ...
+
+    def end_sweep(self, sweep: str, why: str) -> None:
+        """Write in its spec (``ended``) why no more is tried, or with an empty ``why`` that more may be. What is
+        there already stays. ``NoSuchThing``."""
         ...
 
     def cancel_sweep(self, sweep: str) -> None: ...

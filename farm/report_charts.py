@@ -23,12 +23,32 @@ SHAPES = 6
 
 @dataclass(frozen=True)
 class Dot:
-    """One engine: its series (a target's place in the list), bytes, build seconds, and the line that explains it."""
+    """One engine: its series (a target's place in the list), bytes, build seconds, and the line that explains it.
+
+    ``measured`` is its value in the metric that the sweep is after, where that was measured; ``front``: no other of its
+    series is at least as good in everything.
+    """
 
     series: int
     size: float
     seconds: float
     title: str
+    measured: float = 0.0
+    front: bool = False
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is shown along one side: its name, each dot's value, how it is written, whether the scale begins at 0."""
+
+    name: str
+    value: Callable[[Dot], float]
+    words: Words
+    zero: bool = False
+
+
+SIZE = Axis("engine size", lambda dot: dot.size, human_size)
+BUILD = Axis("build time", lambda dot: dot.seconds, human_seconds, zero=True)
 
 
 @dataclass(frozen=True)
@@ -72,39 +92,73 @@ def _round_step(step: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * 0.999)
 
 
-def scatter(dots: Sequence[Dot], label: str) -> str:
-    """Engine size (up) against build time (right)."""
+def scatter(dots: Sequence[Dot], label: str, right: Axis = BUILD, up: Axis = SIZE) -> str:
+    """One metric (up) against another (right); the front of each series is joined."""
     height, left, bottom = 220, 58, 184
-    x = scale([dot.seconds for dot in dots], left, WIDTH - 14, zero=True)
-    y = scale([dot.size for dot in dots], bottom, 16, zero=False)
-    parts = [*_ticks_x(x, 16, bottom), *_words_x(x, bottom, human_seconds)]
-    parts += _grid_y(y, left, WIDTH - 14, human_size)
-    parts.append(_text(left, 10, "engine size", "axis"))
-    parts.append(_text(WIDTH - 14, height - 6, "build time", "axis end"))
-    parts += [mark(dot, x.at(dot.seconds), y.at(dot.size)) for dot in dots]
+    x = scale([right.value(dot) for dot in dots], left, WIDTH - 14, zero=right.zero)
+    y = scale([up.value(dot) for dot in dots], bottom, 16, zero=up.zero)
+    parts = [*_ticks_x(x, 16, bottom), *_words_x(x, bottom, right.words)]
+    parts += _grid_y(y, left, WIDTH - 14, up.words)
+    parts.append(_text(left, 10, up.name, "axis"))
+    parts.append(_text(WIDTH - 14, height - 6, right.name, "axis end"))
+    parts += _fronts(dots, lambda dot: (x.at(right.value(dot)), y.at(up.value(dot))))
+    parts += [mark(dot, x.at(right.value(dot)), y.at(up.value(dot))) for dot in dots]
     return _svg(height, parts, label)
 
 
-def lanes(rows: Sequence[Lane], label: str) -> str:
-    """For each combination of settings that matters: engine sizes on the left, build times on the right."""
+def _fronts(dots: Sequence[Dot], at: Callable[[Dot], tuple[float, float]]) -> list[str]:
+    """A line through each series' front, and a ring around what is on one."""
+    parts = []
+    for series in sorted({dot.series for dot in dots if dot.front}):
+        some = sorted(at(dot) for dot in dots if dot.front and dot.series == series)
+        joined = " ".join(f"{_n(x)},{_n(y)}" for x, y in some)
+        parts.append(f'<polyline class="front l{series % SHAPES}" points="{joined}"/>')
+        parts += [f'<circle class="ring" cx="{_n(x)}" cy="{_n(y)}" r="8"/>' for x, y in some]
+    return parts
+
+
+def lanes(rows: Sequence[Lane], label: str, first: Axis = SIZE, second: Axis = BUILD) -> str:
+    """For each combination of settings that matters: one metric on the left, another on the right."""
     series = max((dot.series % SHAPES for row in rows for dot in row.dots), default=0) + 1
     step = 7.0 if series > 1 else 0.0
     pitch, top = 32 + step * series, 18
     bottom = top + pitch * len(rows)
     dots = [dot for row in rows for dot in row.dots]
-    sizes = scale([dot.size for dot in dots], 26, 142, zero=False, count=2)
-    times = scale([dot.seconds for dot in dots], 198, WIDTH - 24, zero=True, count=2)
-    parts = [_text(4, 10, "engine size", "axis"), _text(190, 10, "build time", "axis")]
+    one = scale([first.value(dot) for dot in dots], 26, 142, zero=first.zero, count=2)
+    other = scale([second.value(dot) for dot in dots], 198, WIDTH - 24, zero=second.zero, count=2)
+    parts = [_text(4, 10, first.name, "axis"), _text(190, 10, second.name, "axis")]
     for number, row in enumerate(rows):
         y = top + pitch * number
         parts.append(_text(4, y + 13, _fitted(row.label, 52), "lane", row.label))
-        parts += [*_ticks_x(sizes, y + 18, y + pitch - 3), *_ticks_x(times, y + 18, y + pitch - 3)]
+        parts += [*_ticks_x(one, y + 18, y + pitch - 3), *_ticks_x(other, y + 18, y + pitch - 3)]
         for dot in row.dots:
             # Engines for several targets are often equal in size: each series has a line of its own.
             at = y + 24 + step * (dot.series % SHAPES)
-            parts += [mark(dot, sizes.at(dot.size), at), mark(dot, times.at(dot.seconds), at)]
-    parts += [*_words_x(sizes, bottom, human_size), *_words_x(times, bottom, human_seconds)]
+            parts += [mark(dot, one.at(first.value(dot)), at), mark(dot, other.at(second.value(dot)), at)]
+    parts += [*_words_x(one, bottom, first.words), *_words_x(other, bottom, second.words)]
     return _svg(bottom + 20, parts, label)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What one setting does: a share, and what is said of it."""
+
+    name: str
+    share: float
+    words: str
+
+
+def bars(some: Sequence[Bar], label: str) -> str:
+    """Shares as bars, the largest as long as there is room."""
+    most = max((bar.share for bar in some), default=0.0) or 1.0
+    parts = []
+    for number, bar in enumerate(some):
+        y = 38 * number
+        parts.append(_text(4, y + 12, _fitted(bar.name, 50), "lane", bar.name))
+        width = max(1.5, (WIDTH - 8) * bar.share / most) if bar.share > 0 else 0.0
+        parts.append(f'<rect class="bar" x="4" y="{y + 17}" width="{_n(width)}" height="5" rx="2"/>')
+        parts.append(_text(4, y + 33, _fitted(bar.words, 55), "tick", bar.words))
+    return _svg(38 * len(some) + 2, parts, label)
 
 
 def cost_bar(spent: float, saved: float) -> str:

@@ -101,6 +101,8 @@ class Farm:
         self.cache = EngineCache(index, store, (config.namespace,), trust=trust)
         self.cache.hold_seconds = min(HOLD_SECONDS, config.gc_grace) or HOLD_SECONDS
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self.waiters = {self.waiter}
+        """The names under which this process waits: its own, and those of the sweeps that it runs."""
         self._repair = Repair(index, dispatch.wake, gone_workers)
         self._submissions = 0
         self._stored: dict[Path, tuple[str, float]] = {}
@@ -170,8 +172,10 @@ class Farm:
         keep: bool = False,
         allow_portable: bool = False,
         exact: bool = False,
+        waiter: str = "",
     ) -> list[Answer]:
-        """``submit`` for what has been identified already, as a sweep that was planned has."""
+        """``submit`` for what has been identified already, as a sweep that was planned has; ``waiter`` waits for the
+        builds in place of this process."""
         found = self.cache.lookup(identities)
         answers = [self._first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
         if exact:
@@ -192,7 +196,8 @@ class Farm:
         for again in (False, True):
             # What is there and not trusted must be built though it is there.
             some = [n for n in wanted if (n in distrusted) is again]
-            for n, answer in zip(some, self._claim([answers[n] for n in some], force or again, keep), strict=True):
+            who = waiter or ("" if keep else self.waiter)
+            for n, answer in zip(some, self._claim([answers[n] for n in some], force or again, who), strict=True):
                 answers[n] = answer
         return answers
 
@@ -229,13 +234,13 @@ class Farm:
             refused = sum(answers[n].outcome is not Outcome.HIT for n in distrusted)
             self.index.count("miss", {"n": misses} | ({"untrusted": refused} if refused else {}))
 
-    def _claim(self, answers: Sequence[Answer], force: bool, keep: bool) -> list[Answer]:
+    def _claim(self, answers: Sequence[Answer], force: bool, waiter: str) -> list[Answer]:
         """Queue or join a build for each. Programs first: a build must never wait for bytes that are not there."""
         if not answers:
             return []
         self._submissions += 1
         requests = self._requests([answer.identity for answer in answers])
-        claims = self.index.claim_or_join(requests, "" if keep else self.waiter, force=force)
+        claims = self.index.claim_or_join(requests, waiter, force=force)
         self.dispatch.wake(self.index.wakes(0.0))
         return [self._claimed(answer, claim) for answer, claim in zip(answers, claims, strict=True)]
 
@@ -352,7 +357,7 @@ class Farm:
         deadline = None if timeout is None else time.monotonic() + timeout
         while pending:
             looked = time.monotonic()
-            builds = self._patiently(lambda: self._look(pending))
+            builds = self.glance(pending)
             on_change(builds + list(ended.values()))
             for build in builds:
                 if not build.state.active:
@@ -364,6 +369,11 @@ class Farm:
                 # Looking at thousands of builds takes a while, of database and processor: no more than a fifth of this.
                 time.sleep(min(AWAY_SECONDS, max(POLL_SECONDS, 4 * (time.monotonic() - looked))))
         return self._patiently(lambda: self._last_answers(answers, ended))
+
+    def glance(self, builds: Collection[str]) -> list[Build]:
+        """How these builds stand now, bearing with a database that is away for a while. Keeps the farm in order as a
+        waiting client does."""
+        return self._patiently(lambda: self._look(builds))
 
     def _look(self, pending: Collection[str]) -> list[Build]:
         self.repair()
@@ -474,7 +484,7 @@ class Farm:
     def abandon(self) -> list[str]:
         """Withdraw this process from every build it waits for; returns those that nobody else wanted, which
         are cancelled now."""
-        return self.index.leave(self.waiter)
+        return [build for waiter in sorted(self.waiters) for build in self.index.leave(waiter)]
 
     def repair(self) -> None:
         """Queue again what vanished workers held, and wake workers for whatever waits. At most once a second."""

@@ -7,7 +7,14 @@
     targets: [sm_86, sm_89]
     settings: {disable_tf32: true}
     profiles: {small: {min: …, opt: …, max: …}}
-    grid: {optimization_level: 0..5, profile: [small]}
+    grid:                        # a dimension may depend on others
+      optimization_level: 0..5
+      tiling_optimization_level: [none, full]
+      l2_limit_for_tiling: {values: [1M, 4M], when: {tiling_optimization_level: full}}
+      profile: [small]
+    search: {kind: tpe, seed: 1, max_trials: 40, max_builds: 20, max_minutes: 60, patience: 8}
+    objectives: [latency_p99, engine_size]             # or names with weights
+    constraints: {perf_latency_p99: {max: 10}}         # as Model Analyzer writes them
 
 Paths are relative to the file's folder. Errors name the line.
 """
@@ -15,6 +22,7 @@ Paths are relative to the file's folder. Errors name the line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +31,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from farm.asks import GivenProfile
 from farm.compilation import CompilationSettings
 from farm.errors import BadInput
+from farm.objectives import constraints_of, objectives_of
 from farm.profiles import parse_shapes
-from farm.sweeps import MAX_TRIALS, Profiles, SweepSpec, SweptModel, dimension
+from farm.searches import GRID, Search
+from farm.sweeps import MAX_TRIALS, Dimension, Profiles, SweepSpec, SweptModel, dimension
 from farm.yaml_file import Place, line_of, read_yaml
 
 __all__ = ["line_of", "read_sweep"]
@@ -57,14 +67,55 @@ class _Model(_Strict):
         return {name: _as_list(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
+class _Dimension(_Strict):
+    """A dimension; ``when`` says what other settings must be for it to be varied."""
+
+    values: list[Any]
+    when: dict[str, list[Any]] = Field(default_factory=dict)
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _values_are_a_list(cls, value: Any) -> Any:
+        return _as_list(value)
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _value_is_a_list(cls, value: Any) -> Any:
+        return {name: _as_list(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+class _Search(_Strict):
+    """``max_trials`` bounds the configurations tried, ``max_builds`` the builds, ``max_minutes`` the time building."""
+
+    kind: str = GRID
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
+    max_trials: int | None = None
+    max_builds: int | None = None
+    max_minutes: float | None = None
+    patience: int | None = None
+
+    def search(self, most: int | None) -> Search:
+        """``most``: what the file allows outside of this part."""
+        trials = None if self.kind == GRID else self.max_trials if self.max_trials is not None else most
+        return Search(self.kind, self.seed, trials, self.max_builds, self.max_minutes, self.patience)
+
+
 class _File(_Strict):
     models: dict[str, _Model] = Field(default_factory=dict)
     targets: list[str] = Field(default_factory=list)
     settings: dict[str, Any] = Field(default_factory=dict)
-    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    grid: dict[str, _Dimension] = Field(default_factory=dict)
     profiles: dict[str, list[_Profile]] = Field(default_factory=dict)
     priority: int = Field(default=0, ge=-(1 << 31), lt=1 << 31)
-    max_trials: int = Field(default=MAX_TRIALS, ge=1)
+    max_trials: int | None = Field(default=None, ge=1)
+    search: _Search = Field(default_factory=_Search)
+    objectives: list[Any] | dict[str, Any] = Field(default_factory=list)
+    constraints: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def most(self) -> int | None:
+        """How large a grid may be."""
+        return (self.max_trials or self.search.max_trials) if self.search.kind == GRID else None
 
     @field_validator("models", mode="before")
     @classmethod
@@ -82,8 +133,20 @@ class _File(_Strict):
 
     @field_validator("grid", mode="before")
     @classmethod
-    def _value_is_a_list(cls, value: Any) -> Any:
-        return {name: _as_list(item) for name, item in value.items()} if isinstance(value, dict) else value
+    def _values_are_a_dimension(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: item if isinstance(item, dict) else {"values": item} for name, item in value.items()}
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _kind_is_a_search(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _name_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 def read_sweep(path: Path) -> SweepSpec:
@@ -110,12 +173,15 @@ class _Reader:
             targets=tuple(parsed.targets),
             settings=settings,
             grid=tuple(
-                self._at(("grid", name), lambda name=name, values=values: dimension(name, values))
-                for name, values in parsed.grid.items()
+                self._at(("grid", name), lambda name=name, given=given: _dimension_of(name, given))
+                for name, given in parsed.grid.items()
             ),
             profiles=self._profiles(("profiles",), parsed.profiles),
             priority=parsed.priority,
-            max_trials=parsed.max_trials,
+            max_trials=parsed.most or MAX_TRIALS,
+            search=self._at(("search",), lambda: parsed.search.search(parsed.max_trials)),
+            objectives=self._at(("objectives",), lambda: objectives_of(parsed.objectives)),
+            constraints=self._at(("constraints",), lambda: constraints_of(parsed.constraints)),
         )
 
     def _model(self, name: str, model: _Model) -> SweptModel:
@@ -138,6 +204,12 @@ class _Reader:
         except BadInput as error:
             line = line_of(self.text, place)
             raise type(error)(f"{self.path}:{line}: {error.message}", error.hint) from error
+
+
+def _dimension_of(name: str, given: _Dimension) -> Dimension:
+    found = dimension(name, given.values)
+    when = (dimension(other, values) for other, values in given.when.items())
+    return replace(found, when={one.name: one.values for one in when})
 
 
 def _profile(given: _Profile) -> GivenProfile:
@@ -165,6 +237,8 @@ def _told(path: Path, text: str, place: Place, error: Any) -> tuple[str, str]:
     if error["type"] == "extra_forbidden":
         known: type[BaseModel] = _Model if len(place) == 3 and place[0] == "models" else _File
         known = _Profile if "profiles" in place[:-1] else known
+        known = _Search if place[0] == "search" and len(place) == 2 else known
+        known = _Dimension if place[0] == "grid" and len(place) == 3 else known
         return f"{where}: there is no '{name}' in a sweep", f"known here: {', '.join(known.model_fields)}"
     if error["type"] == "missing":
         return f"{where}: {name} is missing", ""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farm.builds import Build, BuildState, Engine
 from farm.index import Sweep, Trial, Wanted
+from farm.measurements import Measurement
 from farm.service import Farm, one_of
+from farm.sweep_spec import ENDED, search_of
+from farm.sweep_values import Values, baselines, chosen, values_of
 from farm.sweeps import PROFILE, Dimension
 
 INVALID = "invalid"
@@ -18,12 +21,26 @@ INVALID = "invalid"
 SAME = "same"
 """A trial that is equal in effect to an earlier one."""
 
+STOPPED = "stopped"
+"""A trial whose build was given up, because it could not win or the budget was used up."""
+
+PLANNED = "planned"
+"""A trial that has not been submitted yet; whoever runs the sweep was killed meanwhile, or is just about to."""
+
+UNASKED = (PLANNED, "cancelled", "missing")
+"""Outcomes of trials that somebody who goes on with the sweep asks for again."""
+
+INACTIVE = "–"
+"""The value of a dimension in a trial that does not vary it."""
+
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How one trial stands. ``outcome``: ``hit built joined failed cancelled queued running missing invalid``.
+    """How one trial stands. ``outcome``: ``hit built joined failed cancelled stopped queued running planned missing
+    invalid``.
 
-    ``seconds`` is what the build took in this sweep (0 for a hit), ``build_seconds`` what the engine once cost;
+    ``seconds`` is what the build took in this sweep (0 for a hit), ``build_seconds`` what the engine once cost,
+    ``finished`` when the build ended, by the database's clock;
     ``same_as`` is the first trial of the same recipe, when that is another one.
     """
 
@@ -34,10 +51,22 @@ class TrialResult:
     error: str = ""
     hint: str = ""
     same_as: int | None = None
+    measured: Measurement | None = None
+    finished: float = 0.0
 
     @property
     def build_seconds(self) -> float:
         return self.engine.build_seconds if self.engine else 0.0
+
+    @property
+    def values(self) -> Values:
+        """Every metric that is known of its engine; none where there is no engine."""
+        return values_of(self.engine.size, self.build_seconds, self.measured) if self.engine else {}
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its model and target: what is compared with each other is of one place."""
+        return self.trial.model, self.trial.target
 
     def as_json(self) -> dict[str, Any]:
         trial = self.trial
@@ -56,15 +85,18 @@ class TrialResult:
             "build_seconds": round(self.build_seconds, 3),
             "build": trial.build,
             "error": self.error or None,
+            "values": {name: round(value, 6) for name, value in self.values.items()} or None,
+            "device": self.measured.device if self.measured else None,
         }
 
 
 @dataclass(frozen=True)
 class SweepResults:
-    """A sweep's trials as they stand."""
+    """A sweep's trials as they stand. ``baselines`` are by place."""
 
     sweep: Sweep
     trials: tuple[TrialResult, ...]
+    baselines: Mapping[tuple[str, str], Sequence[Measurement]] = field(default_factory=dict)
 
     @property
     def distinct(self) -> list[TrialResult]:
@@ -89,10 +121,25 @@ class SweepResults:
         return [result for result in self.distinct if result.outcome in ("failed", "cancelled", "missing")]
 
     @property
+    def ended(self) -> str:
+        """Why no more is tried; empty while a search has not come to its end."""
+        return str(self.sweep.spec.get(ENDED) or "")
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is more to ask for: by whoever runs the sweep, or by ``farm sweep resume``."""
+        if self.sweep.cancelled:
+            return False
+        planned = any(result.outcome == PLANNED for result in self.distinct)
+        return planned or (search_of(self.sweep.spec).stepwise and not self.ended)
+
+    @property
     def state(self) -> str:
-        """``running``, ``cancelled``, ``failed`` (some trials did) or ``done``."""
+        """``running``, ``unfinished``, ``cancelled``, ``failed`` (some trials did) or ``done``."""
         if self.active:
             return "running"
+        if self.unfinished:
+            return "unfinished"
         if any(result.outcome == "cancelled" for result in self.distinct):
             return "cancelled"
         return "failed" if self.failed else "done"
@@ -113,13 +160,18 @@ class SweepResults:
 
     @property
     def grid(self) -> list[Dimension]:
-        """The dimensions, as they were stored with the sweep."""
-        return [Dimension(item["name"], tuple(item["values"])) for item in self.sweep.spec.get("grid", ())]
+        """The dimensions, as they were stored with the sweep; one that some trials do not vary has a value for them."""
+        found = [Dimension.from_json(item) for item in self.sweep.spec.get("grid", ())]
+        return [replace(one, values=(*one.values, INACTIVE)) if self._skips(one) else one for one in found]
+
+    def _skips(self, one: Dimension) -> bool:
+        return bool(one.when) and any(one.name not in result.trial.settings for result in self.trials)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "sweep": self.sweep.id,
             "state": self.state,
+            "ended": self.ended or None,
             "created": self.sweep.created or None,
             "spec": dict(self.sweep.spec),
             "counts": self.counts,
@@ -147,9 +199,39 @@ def results(farm: Farm, sweep: Sweep) -> SweepResults:
     made = []
     for trial in sweep.trials:
         known = first.setdefault(trial.recipe, trial.number) if trial.recipe else trial.number
-        result = _result(trial, builds.get(trial.build or ""), engines.get(trial.recipe))
-        made.append(replace(result, same_as=None if known == trial.number else known))
-    return SweepResults(sweep, tuple(_with_first(made)))
+        build = builds.get(trial.build or "")
+        result = _result(trial, build, engines.get(trial.recipe))
+        same_as = None if known == trial.number else known
+        made.append(replace(result, same_as=same_as, finished=(build.finished or 0.0) if build else 0.0))
+    return _measured(farm, sweep, _with_first(made))
+
+
+def _measured(farm: Farm, sweep: Sweep, made: Sequence[TrialResult]) -> SweepResults:
+    """The same with what was measured: engines of one place on one kind of device, and the baselines there."""
+    digests = {result.engine.digest for result in made if result.engine}
+    programs = {str(result.engine.manifest.get("program", "")) for result in made if result.engine}
+    measurements = farm.index.measurements_of(digests | programs) if digests else []
+    if not measurements:
+        return SweepResults(sweep, tuple(made))
+    places: dict[tuple[str, str], list[Engine]] = {}
+    for result in made:
+        if result.engine:
+            places.setdefault(result.place, []).append(result.engine)
+    known = {place: chosen({one.digest for one in engines}, measurements) for place, engines in places.items()}
+    with_values = tuple(
+        replace(result, measured=known[result.place].get(result.engine.digest)) if result.engine else result
+        for result in made
+    )
+    beside = {
+        place: baselines(
+            {str(engine.manifest.get("program", "")) for engine in engines},
+            measurements,
+            next(iter(known[place].values())).device,
+        )
+        for place, engines in places.items()
+        if known[place]
+    }
+    return SweepResults(sweep, with_values, beside)
 
 
 def _with_first(made: Sequence[TrialResult]) -> list[TrialResult]:
@@ -171,10 +253,14 @@ def _result(trial: Trial, build: Build | None, engine: Engine | None) -> TrialRe
         return TrialResult(trial, outcome, engine, seconds=_seconds(build))
     if engine is not None:
         return TrialResult(trial, "hit", engine)
+    if not trial.asked:
+        return TrialResult(trial, PLANNED)
     return _without_engine(trial, build)
 
 
 def _without_engine(trial: Trial, build: Build | None) -> TrialResult:
+    if trial.asked == STOPPED:
+        return TrialResult(trial, STOPPED, error=trial.error, seconds=_seconds(build) if build else 0.0)
     if build is not None and build.state is BuildState.CANCELLED:
         return TrialResult(trial, "cancelled", error="the build was cancelled", seconds=_seconds(build))
     if build is not None and build.failure is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from farm.compilation import FIELDS
 from farm.human import size_text, value_text
-from farm.sweep_results import SweepResults, TrialResult
+from farm.sweep_results import INACTIVE, SweepResults, TrialResult
 from farm.sweeps import Dimension, fold
 
 ANY = "any"
@@ -58,7 +58,8 @@ def said(name: str, value: Any) -> str:
 
 def point(result: TrialResult, grid: Sequence[Dimension]) -> dict[str, Any]:
     """A trial's value in each dimension."""
-    return {dimension.name: result.trial.settings.get(dimension.name) for dimension in grid}
+    settings = result.trial.settings
+    return {d.name: settings.get(d.name, INACTIVE if INACTIVE in d.values else None) for d in grid}
 
 
 def _values(name: str, values: Sequence[Any]) -> str:
@@ -87,6 +88,6 @@ def label(row: Row, named: Sequence[Dimension]) -> str:
         text = cell(row, dimension.name)
         if text == "true":
             words.append(dimension.name)
-        elif text not in ("false", ANY):
+        elif text not in ("false", ANY, INACTIVE):
             words.append(f"{dimension.name} {text}")
     return ", ".join(words) or "defaults"

@@ -10,18 +10,24 @@ from __future__ import annotations
 import base64
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from farm.asks import Answer, Identity, Outcome
 from farm.builds import Build
 from farm.cache import Miss, key_parts
 from farm.errors import BadInput, BadSettings, BadTarget
+from farm.human import listed
 from farm.index import Found, Sweep, Trial
 from farm.remaking import answer_of
 from farm.service import Farm
+from farm.sweep_costs import Estimate, estimate
+from farm.sweep_measuring import Measures
 from farm.sweep_results import INVALID, SAME, SweepResults, find_sweep, results
-from farm.sweeps import PROFILE, Configuration, SweepSpec, configurations
+from farm.sweep_spec import spec_json
+from farm.sweep_stops import Referee, waiter_of
+from farm.sweeps import PROFILE, Configuration, SweepSpec, configurations, effort
 from farm.targets import parse_target
 from farm.toolchains import exact_toolchain
 
@@ -58,6 +64,7 @@ class Plan:
 
     spec: SweepSpec
     planned: tuple[Planned, ...]
+    estimate: Estimate | None = None
 
     @property
     def distinct(self) -> list[Planned]:
@@ -79,11 +86,22 @@ class Plan:
         }
 
     def line(self) -> str:
-        """The plan in one line: ``48 asked, 31 distinct, 12 cached, 19 to build``."""
+        """The plan in one line: ``48 asked, 31 distinct, 12 cached, 19 to build, about 22 min on 3 nodes``."""
         counts = self.counts()
         words = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in ("asked", "distinct", "cached", "to_build")]
         words += [f"{counts[name]} {text}" for name, text in _RARE.items() if counts[name]]
-        return ", ".join(words)
+        most = self.most_builds
+        if most < len(self.to_build):
+            words.append(f"of which {self.spec.search.kind} tries at most {most:,}")
+        said = self.estimate.said() if self.estimate else ""
+        return ", ".join([*words, *([said] if said else [])])
+
+    @property
+    def most_builds(self) -> int:
+        """How many builds there may be: all that are missing, or as many as the search's budgets allow."""
+        search = self.spec.search
+        most = min(len(self.to_build), search.most_trials(len(self.distinct)))
+        return most if search.builds is None else min(most, search.builds)
 
     def notes(self) -> list[str]:
         """What the user ought to know before the builds start: inert dimensions, warnings, contradictions."""
@@ -101,7 +119,16 @@ def plan(farm: Farm, spec: SweepSpec) -> Plan:
     _refuse_hopeless(planned)
     identities = [item.identity for item in planned if item.identity is not None]
     found = dict(zip(map(id, identities), farm.cache.lookup(identities), strict=True))
-    return Plan(spec, tuple(_same(_looked_up(item, found) for item in planned)))
+    made = Plan(spec, tuple(_same(_looked_up(item, found) for item in planned)))
+    return replace(made, estimate=_estimate(farm, made))
+
+
+def _estimate(farm: Farm, made: Plan) -> Estimate | None:
+    builds = [(item.identity.capability, item.identity.graph) for item in made.to_build if item.identity]
+    if not builds:
+        return None
+    hands = farm.config.workers if farm.config.embedded else 0
+    return estimate(builds, farm.index.past(set(builds)), farm.index.seats(), hands, made.most_builds)
 
 
 def _targets(farm: Farm, spec: SweepSpec) -> tuple[str, ...]:
@@ -161,7 +188,7 @@ def _inert_notes(plan: Plan) -> list[str]:
             recipes = len({item.identity.recipe for item in mine if item.identity})
             verb = "has" if len(names) == 1 else "have"
             notes.append(
-                f"{_listed(names)} {verb} no effect on {_spoken(toolchain)}: "
+                f"{listed(names)} {verb} no effect on {_spoken(toolchain)}: "
                 f"{len(mine):,} configurations are {recipes:,} distinct build{'' if recipes == 1 else 's'}"
             )
     return notes
@@ -186,10 +213,6 @@ def _spoken(toolchain: str) -> str:
     return f"{FLAVOUR_NAMES.get(exact.flavour, exact.flavour)} {version}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def _distinct(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
@@ -206,30 +229,60 @@ class Started:
 
 
 def start(farm: Farm, plan: Plan, *, force: bool = False, keep: bool = False) -> Started:
-    """Queue or join a build for each recipe that lacks an engine, then store the sweep and its trials.
+    """Store the sweep and its trials, then queue or join a build for each recipe that lacks an engine.
 
-    ``force`` builds everything again; ``keep`` leaves the builds wanted after this process has gone.
+    ``force`` builds everything again; ``keep`` leaves the builds wanted after this process has gone. Killed in between,
+    ``resume`` asks for what is missing.
     """
     wanted = [item for item in plan.distinct if force or not item.cached]
-    answers = _submit(farm, wanted, force, keep)
+    sweep = new_sweep(plan, [trial_of(item, plan, {}, bool(wanted)) for item in plan.planned])
+    if wanted:
+        farm.index.put_sweep(sweep)
+    answers = submit(farm, sweep.id, wanted, force=force, keep=keep)
     _count_hits(farm, plan, {item.configuration.number for item in wanted})
-    others = [item.identity for item in plan.planned if item.identity and item.configuration.number not in answers]
-    farm.index.record_parts([key_parts(identity) for identity in others])
-    trials = tuple(_trial(item, plan, answers) for item in plan.planned)
-    sweep = Sweep(id=_new_id(), created=0.0, spec=plan.spec.as_json(), trials=trials)
-    farm.index.put_sweep(sweep)
+    record_others(farm, plan.planned, answers)
+    trials = tuple(trial_of(item, plan, answers) for item in plan.planned)
+    farm.index.put_sweep(replace(sweep, trials=trials))
     # Read back for its time, which is the database's.
     return Started(find_sweep(farm, sweep.id), tuple(answers.values()))
 
 
-def _submit(farm: Farm, wanted: Sequence[Planned], force: bool, keep: bool) -> dict[int, Answer]:
-    """The answer for each wanted configuration, by its number.
+def new_sweep(plan: Plan, trials: Iterable[Trial] = ()) -> Sweep:
+    return Sweep(id=_new_id(), created=0.0, spec=spec_json(plan.spec, str(Path.cwd())), trials=tuple(trials))
 
-    A sweep compares recipes, so none but the very recipe's engine will do.
+
+def submit(
+    farm: Farm, sweep: str, wanted: Sequence[Planned], *, force: bool = False, keep: bool = False
+) -> dict[int, Answer]:
+    """The answer for each wanted configuration, by its number; the sweep waits for their builds.
+
+    A sweep compares recipes, so none but the very recipe's engine will do. Of builds that should take equally long the
+    first asked for comes first: those that search least, whose timings warm the caches for the others.
     """
-    known = [item.identity for item in wanted if item.identity is not None]
-    got = farm.submit_identified(known, force=force, keep=keep, exact=True) if known else []
-    return {item.configuration.number: answer for item, answer in zip(wanted, got, strict=True)}
+    if not keep:
+        farm.waiters.add(waiter_of(sweep))
+    ordered = _in_turns(wanted)
+    known = [item.identity for item in ordered if item.identity is not None]
+    got = farm.submit_identified(known, force=force, exact=True, waiter=waiter_of(sweep)) if known else []
+    return {item.configuration.number: answer for item, answer in zip(ordered, got, strict=True)}
+
+
+def _in_turns(wanted: Sequence[Planned]) -> list[Planned]:
+    """Each model's cheapest first, and the models by turns: several hands then begin with a program each, and export
+    those side by side."""
+    place: Counter[str] = Counter()
+    turns: list[tuple[int, Planned]] = []
+    for item in sorted(wanted, key=lambda item: effort(item.configuration)):
+        if item.identity is not None:
+            turns.append((place[item.configuration.model.path], item))
+            place[item.configuration.model.path] += 1
+    return [item for _, item in sorted(turns, key=lambda turn: turn[0])]
+
+
+def record_others(farm: Farm, planned: Iterable[Planned], answers: Mapping[int, Answer]) -> None:
+    """Remember what keys are made of for which nothing was submitted: equal in effect to others, or there already."""
+    others = [item.identity for item in planned if item.identity and item.configuration.number not in answers]
+    farm.index.record_parts([key_parts(identity) for identity in others])
 
 
 def _count_hits(farm: Farm, plan: Plan, submitted: set[int]) -> None:
@@ -244,7 +297,8 @@ def _count_hits(farm: Farm, plan: Plan, submitted: set[int]) -> None:
         farm.index.count("hit", {"n": len(hits), "seconds": seconds})
 
 
-def _trial(item: Planned, plan: Plan, answers: Mapping[int, Answer]) -> Trial:
+def trial_of(item: Planned, plan: Plan, answers: Mapping[int, Answer], unasked: bool = False) -> Trial:
+    """A configuration's trial; ``unasked``: it has not been submitted yet, unless nothing need be for it."""
     configuration = item.configuration
     given = dict(configuration.settings)
     if PROFILE in configuration.varied:
@@ -261,7 +315,7 @@ def _trial(item: Planned, plan: Plan, answers: Mapping[int, Answer]) -> Trial:
         return replace(trial, asked=INVALID, error=item.invalid)
     answer = answers.get(item.same_as or configuration.number)
     if answer is None:
-        return replace(trial, asked="hit")
+        return replace(trial, asked="" if unasked else "hit")
     asked = SAME if item.same_as else _ASKED.get(answer.outcome, str(answer.outcome))
     return replace(trial, asked=asked, build=answer.build, error=answer.error)
 
@@ -273,12 +327,28 @@ def _new_id() -> str:
     return "s" + base64.b32encode(secrets.token_bytes(8)).decode().lower().rstrip("=")[:12]
 
 
+def start_search(farm: Farm, plan: Plan) -> Sweep:
+    """Store a sweep whose trials are yet to be chosen, by ``searching.Runner``."""
+    sweep = new_sweep(plan)
+    farm.index.put_sweep(sweep)
+    return sweep
+
+
 def wait(
     farm: Farm, started: Started, on_change: Callable[[Sequence[Build]], None] = lambda builds: None
 ) -> SweepResults:
-    """Wait until every build of the sweep has ended; its results."""
-    farm.wait(started.answers, on_change=on_change)
-    return results(farm, started.sweep)
+    """Wait until every build of the sweep has ended, giving up what cannot win meanwhile, and until those are measured
+    that somebody measures; its results."""
+    watch = Referee(farm, started.sweep)
+
+    def seen(builds: Sequence[Build]) -> None:
+        watch(builds)
+        on_change(builds)
+
+    farm.wait(started.answers, on_change=seen)
+    found = results(farm, find_sweep(farm, started.sweep.id))
+    measured = Measures(farm, started.sweep).wait(found)
+    return results(farm, found.sweep) if measured else found
 
 
 # -- acting ------------------------------------------------------------------------------------------------------
@@ -286,10 +356,13 @@ def wait(
 
 def retry(farm: Farm, sweep: Sweep, *, keep: bool = False) -> Started:
     """Build again what failed, was cancelled or is missing; ``Started`` holds what to wait for."""
+    if not keep:
+        farm.waiters.add(waiter_of(sweep.id))
     again: dict[str, Build] = {}
     for result in results(farm, sweep).failed:
         if result.trial.build and result.trial.build not in again:
-            again[result.trial.build] = farm.retry(result.trial.build, keep=keep)
+            again[result.trial.build] = farm.index.retry(result.trial.build, waiter_of(sweep.id))
+    farm.dispatch.wake(farm.index.wakes(0.0))
     trials = tuple(
         replace(trial, build=again[trial.build].id, asked=trial.asked if trial.asked == SAME else "new", error="")
         if trial.build in again
@@ -305,8 +378,10 @@ def cancel(farm: Farm, sweep: Sweep) -> tuple[list[Build], list[Build]]:
     """Cancel the sweep's unfinished builds; returns those cancelled, and those left because others wait for them."""
     farm.index.cancel_sweep(sweep.id)
     ids = {trial.build for trial in sweep.trials if trial.build}
-    active = (
-        [build for build in farm.index.builds(ids=ids, limit=max(1, len(ids))) if build.state.active] if ids else []
-    )
-    mine = [build for build in active if build.waiters <= 1]
-    return [farm.index.cancel(build.id) for build in mine], [build for build in active if build.waiters > 1]
+    active = [build for build in builds_of(farm, ids) if build.state.active]
+    gone = set(farm.index.leave(waiter_of(sweep.id)))
+    return builds_of(farm, gone), [build for build in active if build.id not in gone]
+
+
+def builds_of(farm: Farm, ids: Collection[str]) -> list[Build]:
+    return farm.index.builds(ids=ids, limit=len(ids)) if ids else []

@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farm.asks import Ask, GivenProfile
 from farm.compilation import CompilationSettings, parse_value
 from farm.errors import BadInput
+from farm.objectives import Constraint, Objective
+from farm.searches import GRID, Search
 
 PROFILE = "profile"
 """The dimension whose values are names of profiles rather than values of a setting."""
@@ -24,6 +26,17 @@ MAX_TRIALS = 10_000
 """A grid larger than this is taken for a mistake unless ``--max-trials`` allows it."""
 
 _RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
+_IF = re.compile(r"\s+if\s+")
+_AND = re.compile(r"\s+and\s+")
+
+MATTERS_WITH: Mapping[str, tuple[str, frozenset[Any]]] = {
+    "l2_limit_for_tiling": ("tiling_optimization_level", frozenset({"none"})),
+    "autocast_low_precision_type": ("enable_autocast", frozenset({False})),
+    "autocast_max_output_threshold": ("enable_autocast", frozenset({False})),
+    "autocast_max_depth_of_reduction": ("enable_autocast", frozenset({False})),
+}
+"""Settings that cannot matter while another has one of these values (``settings.effective``): where both are varied,
+the grid has the first only where it can matter."""
 
 Profiles = tuple[GivenProfile, ...]
 """The optimisation profiles of one engine; one is the rule."""
@@ -31,20 +44,42 @@ Profiles = tuple[GivenProfile, ...]
 
 @dataclass(frozen=True)
 class Dimension:
-    """One axis of the grid: a setting's name, or ``profile``, and its distinct values in the order given."""
+    """One axis of the grid: a setting's name, or ``profile``, and its distinct values in the order given.
+
+    ``when``: the values that other settings must have for this one to be varied at all, by their names.
+    """
 
     name: str
     values: tuple[Any, ...]
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def applies(self, settings: Mapping[str, Any]) -> bool:
+        """Whether it is varied where the other settings are these; one that is not varied itself is at no value."""
+        return all(
+            name in settings and any(_is(settings[name], value) for value in values)
+            for name, values in self.when.items()
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        told = {"name": self.name, "values": list(self.values)}
+        return told | ({"when": {name: list(values) for name, values in self.when.items()}} if self.when else {})
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Dimension:
+        when = {name: tuple(values) for name, values in told.get("when", {}).items()}
+        return cls(told["name"], tuple(told["values"]), when)
 
 
 @dataclass(frozen=True)
 class SweptModel:
-    """A model of a sweep. ``profiles`` are its own by name; ``fixed`` those that every configuration has."""
+    """A model of a sweep. ``profiles`` are its own by name; ``fixed`` those that every configuration has. ``at`` is
+    where its file lies, if not at ``path``, the name that it was given by."""
 
     path: str
     profiles: Mapping[str, Profiles] = field(default_factory=dict)
     fixed: Profiles = ()
     custom_ops: Mapping[str, str] = field(default_factory=dict)
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,23 +93,40 @@ class SweepSpec:
     profiles: Mapping[str, Profiles] = field(default_factory=dict)
     priority: int = 0
     max_trials: int = MAX_TRIALS
+    search: Search = field(default_factory=Search)
+    objectives: tuple[Objective, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def places(self) -> int:
+        """How many pairs of model and target there are."""
+        return len(self.models) * max(1, len(self.targets))
 
     @property
     def size(self) -> int:
-        """How many configurations the grid has."""
-        places = len(self.models) * max(1, len(self.targets))
-        return places * math.prod(len(dimension.values) for dimension in self.grid)
+        """How many configurations the grid has; where dimensions depend on others, counted no further than just
+        beyond ``max_trials``, and then as if none did."""
+        whole = self.places * math.prod(len(dimension.values) for dimension in self.grid)
+        if not any(dimension.when for dimension in self.dimensions):
+            return whole
+        most = self.max_trials // self.places + 1
+        counted = sum(1 for _ in itertools.islice(points(self), most))
+        return whole if counted == most else counted * self.places
 
-    def as_json(self) -> dict[str, Any]:
-        """What is stored with the sweep: enough to say later what was asked."""
-        return {
-            "models": [model.path for model in self.models],
-            "targets": list(self.targets),
-            "settings": dict(self.settings),
-            "grid": [{"name": dimension.name, "values": list(dimension.values)} for dimension in self.grid],
-            "profiles": sorted({*self.profiles, *(name for model in self.models for name in model.profiles)}),
-            "search": "grid",
-        }
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The grid's dimensions, with what each depends on."""
+        varied = {dimension.name: dimension for dimension in self.grid}
+        return tuple(_dependent(dimension, varied) for dimension in self.grid)
+
+
+def _dependent(one: Dimension, varied: Mapping[str, Dimension]) -> Dimension:
+    """The dimension, only where it can matter."""
+    parent, without = MATTERS_WITH.get(one.name, ("", frozenset()))
+    if one.when or parent not in varied:
+        return one
+    values = tuple(value for value in varied[parent].values if value not in without)
+    return replace(one, when={parent: values}) if values and len(values) < len(varied[parent].values) else one
 
 
 @dataclass(frozen=True)
@@ -92,7 +144,7 @@ class Configuration:
     def ask(self) -> Ask:
         """What it asks of a farm. ``BadSettings`` when its values contradict each other."""
         return Ask(
-            model=self.model.path,
+            model=self.model.at or self.model.path,
             target=self.target,
             settings=CompilationSettings.from_mapping(self.settings),
             profiles=self.profiles,
@@ -102,12 +154,33 @@ class Configuration:
 
 
 def parse_dimension(text: str) -> Dimension:
-    """Read ``NAME=V,V,…`` or ``NAME=a..b`` (both ends included; the two forms mix). ``BadInput`` or ``BadSettings``
-    names what is wrong; every value is checked against the setting."""
+    """Read ``NAME=V,V,…`` or ``NAME=a..b`` (both ends included; the two forms mix), and after it ``if OTHER=V,V`` or
+    ``if OTHER!=V`` where it depends on another. ``BadInput`` or ``BadSettings`` names what is wrong; every value is
+    checked against the setting."""
+    text, *conditions = _IF.split(text, maxsplit=1)
     name, equals, values = text.partition("=")
     if not equals or not name.strip():
         raise BadInput(f"'{text}' is no dimension", "write NAME=V,V,… or NAME=a..b, as in optimization_level=0..5")
-    return dimension(name, [part.strip() for part in values.split(",") if part.strip()])
+    found = dimension(name, _parts(values))
+    return replace(found, when=_when(conditions[0])) if conditions else found
+
+
+def _when(text: str) -> dict[str, tuple[Any, ...]]:
+    """``a=1,2 and b=x`` as the values that each may have."""
+    found = {}
+    for part in _AND.split(text):
+        name, equals, values = part.partition("=")
+        if not equals or not name.strip(" !"):
+            raise BadInput(f"'{part}' is no condition", "write NAME=V,V, as in if tiling_optimization_level=fast,full")
+        if name.rstrip().endswith("!"):
+            raise BadInput(f"'{part}': a condition says what a setting must be", "list the values that it may have")
+        one = dimension(name, _parts(values))
+        found[one.name] = one.values
+    return found
+
+
+def _parts(values: str) -> list[str]:
+    return [part.strip() for part in values.split(",") if part.strip()]
 
 
 def dimension(name: str, values: Iterable[Any]) -> Dimension:
@@ -163,22 +236,82 @@ def configurations(spec: SweepSpec) -> list[Configuration]:
     ``BadInput`` for a grid that is too large, a setting that is both fixed and varied, a dimension given twice, or
     a profile that a model lacks.
     """
-    _check(spec)
-    points = list(itertools.product(*(dimension.values for dimension in spec.grid)))
-    names = [dimension.name for dimension in spec.grid]
-    places = itertools.product(spec.models, spec.targets or ("",), points)
+    check(spec)
+    places = itertools.product(places_of(spec), list(points(spec)))
     return [
-        _configuration(spec, number, model, target, dict(zip(names, point, strict=True)))
-        for number, (model, target, point) in enumerate(places, start=1)
+        configuration(spec, number, model, target, point)
+        for number, ((model, target), point) in enumerate(places, start=1)
     ]
 
 
-def _configuration(
+def places_of(spec: SweepSpec) -> list[tuple[SweptModel, str]]:
+    """Every model with every target; the target is empty where the configured ones are meant."""
+    return list(itertools.product(spec.models, spec.targets or ("",)))
+
+
+def points(spec: SweepSpec) -> Iterator[dict[str, Any]]:
+    """Every point of the grid, the last dimension fastest: the value of each dimension that applies there."""
+    dimensions = spec.dimensions
+    ordered = _after_what_they_depend_on(dimensions)
+    if list(ordered) == list(dimensions):
+        yield from _expand(ordered, {}, spec.settings)
+        return
+    for point in _expand(ordered, {}, spec.settings):
+        yield {one.name: point[one.name] for one in dimensions if one.name in point}
+
+
+def _expand(
+    dimensions: Sequence[Dimension], point: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    if not dimensions:
+        yield dict(point)
+        return
+    first, *rest = dimensions
+    if not first.applies({**settings, **point}):
+        yield from _expand(rest, point, settings)
+        return
+    for value in first.values:
+        yield from _expand(rest, {**point, first.name: value}, settings)
+
+
+def _after_what_they_depend_on(dimensions: Sequence[Dimension]) -> list[Dimension]:
+    """The same, each behind those that it depends on. ``BadInput`` when some depend on each other."""
+    names = {one.name for one in dimensions}
+    done: list[Dimension] = []
+    waiting = list(dimensions)
+    while waiting:
+        placed = {one.name for one in done}
+        ready = next((one for one in waiting if (set(one.when) & names) <= placed), None)
+        if ready is None:
+            raise BadInput(f"{waiting[0].name} depends on itself", "leave out one of the conditions")
+        waiting.remove(ready)
+        done.append(ready)
+    return done
+
+
+def configuration(
     spec: SweepSpec, number: int, model: SweptModel, target: str, varied: Mapping[str, Any]
 ) -> Configuration:
+    """The configuration at one point of the grid."""
     settings = {**spec.settings, **{name: value for name, value in varied.items() if name != PROFILE}}
     profiles = _profiles(spec, model, varied[PROFILE]) if PROFILE in varied else model.fixed
     return Configuration(number, model, target, settings, varied, profiles, spec.priority)
+
+
+TILING = ("none", "fast", "moderate", "full")
+
+
+def effort(one: Configuration) -> tuple[float, ...]:
+    """How hard the builder is told to search, least first: tiling, level, averaged timings. Cheap builds go first: the
+    dearer ones find their timings in the cache."""
+    given = one.settings
+    tiling = given.get("tiling_optimization_level", "none")
+    level = given.get("optimization_level")
+    return (
+        float(TILING.index(tiling)) if tiling in TILING else 0.0,
+        3.0 if level is None else float(level),
+        float(given.get("num_avg_timing_iters") or 0),
+    )
 
 
 def _profiles(spec: SweepSpec, model: SweptModel, name: str) -> Profiles:
@@ -192,7 +325,8 @@ def _profiles(spec: SweepSpec, model: SweptModel, name: str) -> Profiles:
     return found
 
 
-def _check(spec: SweepSpec) -> None:
+def check(spec: SweepSpec) -> None:
+    """``BadInput`` for a sweep that contradicts itself."""
     if not spec.models:
         raise BadInput("a sweep needs a model", "give the path of a .pt2 or .onnx file, or 'models' in the -c file")
     names = [dimension.name for dimension in spec.grid]
@@ -201,12 +335,22 @@ def _check(spec: SweepSpec) -> None:
             raise BadInput(f"the dimension {name} is given twice", "give all its values in one")
         if name in spec.settings:
             raise BadInput(f"{name} is both fixed and varied", "leave it out of the settings, or out of the grid")
-    if spec.size > spec.max_trials:
+        _check_conditions(spec, next(one for one in spec.grid if one.name == name))
+    if spec.search.kind == GRID and spec.size > spec.max_trials:
         raise BadInput(
             f"the grid has {spec.size:,} configurations, more than {spec.max_trials:,}",
             f"make it smaller, or allow it with --max-trials {spec.size}",
         )
     CompilationSettings.from_mapping(spec.settings)
+
+
+def _check_conditions(spec: SweepSpec, one: Dimension) -> None:
+    known = {*spec.settings, *(other.name for other in spec.grid if other.name != one.name)}
+    for name in one.when:
+        if name not in known:
+            raise BadInput(
+                f"{one.name} depends on {name}, which the sweep does not set", f"vary {name}, or give it with -s"
+            )
 
 
 def fold(points: Sequence[Mapping[str, Any]], grid: Sequence[Dimension]) -> dict[str, tuple[Any, ...]] | None:
@@ -218,7 +362,9 @@ def fold(points: Sequence[Mapping[str, Any]], grid: Sequence[Dimension]) -> dict
     present = [
         (
             dimension,
-            tuple(value for value in dimension.values if any(_is(point[dimension.name], value) for point in points)),
+            tuple(
+                value for value in dimension.values if any(_is(point.get(dimension.name), value) for point in points)
+            ),
         )
         for dimension in grid
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from farm.asks import Ask, Identity
 from farm.blobs.memory import MemoryStore
@@ -16,6 +18,7 @@ from farm.db.index import SqlIndex
 from farm.errors import BadTarget
 from farm.index import KeyParts, Offer, Worker
 from farm.manifests import blob_of
+from farm.measurements import Latency, Measurement, Runner
 from farm.service import Farm
 from farm.store import Blob, BlobStore
 from farm.targets import parse_target
@@ -34,12 +37,17 @@ class StubIdentifier:
         return Blob("sha256:" + "a" * 64, 1)
 
     def _identity(self, ask: Ask) -> Identity:
-        target = parse_target(ask.target).target
+        asked = parse_target(ask.target)
+        target = asked.target
         if 100 in target.capabilities:
             raise BadTarget("sm_100 is out of bounds in this test", "take another")
-        toolchain = exact_toolchain(PINNED)
+        toolchain = (asked.toolchain.exact() if asked.toolchain else None) or exact_toolchain(PINNED)
         told = effective(ask.settings, flavour=toolchain.flavour, version=toolchain.version)
-        shared = [ask.model, str(target), [[sorted(p.max), *map(list, p.max.values())] for p in ask.profiles]]
+        shared = [
+            Path(ask.model).name,
+            str(target),
+            [[sorted(p.max), *map(list, p.max.values())] for p in ask.profiles],
+        ]
         return Identity(
             model=ask.model,
             path=Path(ask.model),
@@ -113,14 +121,54 @@ class StubDispatch:
         manifest |= {"weights": request.weights, "recipe": request.recipe, "engine": plan}
         manifest |= {"manifest": blob_of(manifest)}
         self.index.succeed(lease, Engine(request.recipe, blob.digest, blob.size, manifest, 0.0, 2.0))
+        if self.latency is not None:
+            self.index.record_measurement(measured(blob.digest, self.latency(request.settings)))
 
     store_folder = Path()
+    latency: Callable[[Mapping[str, Any]], float] | None = None
+    """What a build's settings come to, in milliseconds, on a GPU that there is not."""
+
+
+def measured(engine: str, milliseconds: float, **changes: Any) -> Measurement:
+    """What a harness would have found of an engine of that latency."""
+    latency = Latency(*(milliseconds * factor for factor in (1.0, 1.05, 1.1, 1.0, 0.95, 1.2)))
+    one = Measurement(
+        runner=Runner.ENGINE,
+        engine=engine,
+        program="",
+        shapes={},
+        device="synthetic",
+        place="synthetic",
+        latency=latency,
+        throughput=1000.0 / milliseconds,
+        memory=10**9,
+        load_seconds=0.1,
+        first_seconds=0.1,
+        spread=0.0,
+        runs=3,
+        iterations=100,
+    )
+    return replace(one, **changes)
+
+
+class MeasuredIndex(SqlIndex):
+    """Keeps measurements in memory: a synthetic fleet's live no longer than the test."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.known: list[Measurement] = []
+
+    def record_measurement(self, measurement: Measurement) -> None:
+        self.known.append(measurement)
+
+    def measurements_of(self, digests: Collection[str]) -> list[Measurement]:
+        return [one for one in self.known if one.subject in digests]
 
 
 def stub_farm(folder: Path, verdict: Callable[[Lease], str] = lambda lease: "") -> tuple[Farm, StubDispatch]:
     """A farm in ``folder``, and the dispatch that says what it built."""
     folder.mkdir(parents=True, exist_ok=True)
-    index, store = SqlIndex(f"sqlite:///{folder / 'farm.db'}"), MemoryStore()
+    index, store = MeasuredIndex(f"sqlite:///{folder / 'farm.db'}"), MemoryStore()
     dispatch = StubDispatch(index, store, verdict)
     dispatch.store_folder = folder
     config = Config(home=folder, targets=("sm_89",))

@@ -15,7 +15,7 @@ from farm.cli import (
     measuring,
     nodes,
     prebuild,
-    sweep,
+    sweep_life,
     timing,
     upkeep,
     verifying,
@@ -56,7 +56,7 @@ def _version(wanted: bool) -> None:
 
 
 app.command("build", rich_help_panel=ASK)(asking.build)
-app.add_typer(sweep.app, name="sweep", rich_help_panel=ASK)
+app.add_typer(sweep_life.sweeps, name="sweep", rich_help_panel=ASK)
 app.command("prebuild", rich_help_panel=ASK)(prebuild.prebuild)
 app.command("pull", rich_help_panel=ASK)(asking.pull)
 app.command("key", rich_help_panel=ASK)(asking.key)

@@ -100,7 +100,7 @@ def _nodes(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
 
 
 def _sweeps(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
-    from farm.cli.sweep import listed
+    from farm.cli.sweep_life import listed
 
     return [listed(farm, sweep) for sweep in farm.index.sweeps(limit=limit)]
 
@@ -171,7 +171,7 @@ def _show_nodes(documents: Sequence[dict[str, Any]]) -> None:
 
 
 def _show_sweeps(documents: Sequence[dict[str, Any]]) -> None:
-    from farm.cli.sweep import show_sweeps
+    from farm.cli.sweep_life import show_sweeps
 
     show_sweeps(documents)
 
@@ -267,7 +267,7 @@ def cancel(ident: Id, as_json: opt.Json = False) -> None:
     A build is cancelled for everybody who waits for it.
     """
     from farm.cli.showing import find_sweep_or_build
-    from farm.cli.sweep import cancel_sweep
+    from farm.cli.sweep_life import cancel_sweep
 
     with opened() as farm:
         found = find_sweep_or_build(farm, ident)
@@ -303,7 +303,7 @@ def retry(
     A remembered failure is forgotten.
     """
     from farm.cli.showing import find_sweep_or_build
-    from farm.cli.sweep import retry_sweep
+    from farm.cli.sweep_life import retry_sweep
 
     with opened(building=not no_wait) as farm:
         found = find_sweep_or_build(farm, ident)

@@ -279,7 +279,7 @@ def _sweep_document(farm: Farm, sweep: Sweep) -> dict[str, Any]:
 
 def _show_sweep(farm: Farm, sweep: Sweep) -> Callable[[dict[str, Any]], None]:
     def show(item: dict[str, Any]) -> None:
-        from farm.cli.sweep import describe
+        from farm.cli.sweep_life import describe
         from farm.cli.sweep_table import show_results
         from farm.sweep_results import find_sweep, results
 

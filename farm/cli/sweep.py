@@ -1,10 +1,10 @@
-"""``farm sweep`` and its ``ls``, ``show``, ``status``, ``retry`` and ``cancel``."""
+"""``farm sweep MODEL …``; ``sweep_life`` has what is done with a sweep that is there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,18 +12,18 @@ import typer
 from typer.core import TyperGroup
 
 from farm.cli import options as opt
-from farm.cli.output import Column, Table, card, count_of, cut, emit, human_ago, human_time, note, say
+from farm.cli.output import emit, note, say
 from farm.cli.session import opened
 from farm.errors import BadInput
 
 if TYPE_CHECKING:
-    from farm.index import Sweep
     from farm.service import Farm
     from farm.sweep_results import SweepResults
     from farm.sweeping import Plan, Started
     from farm.sweeps import SweepSpec, SweptModel
 
 RUN = "run"
+SEARCHING = "What is looked for"
 
 
 class _Sweep(TyperGroup):
@@ -41,7 +41,7 @@ class _Sweep(TyperGroup):
 
 app = typer.Typer(cls=_Sweep, help="Build a grid of settings, each distinct engine once.")
 
-OTHERS = "Also: farm sweep ls · show ID · status ID · retry ID · cancel ID"
+OTHERS = "Also: farm sweep ls · show ID · status ID -w · resume ID · retry ID · cancel ID · export ID"
 
 
 @app.command(RUN, epilog=OTHERS, hidden=True)
@@ -78,15 +78,59 @@ def run(
             rich_help_panel=opt.ASKING,
         ),
     ] = None,
-    search: Annotated[
-        str,
+    objectives: Annotated[
+        list[str] | None,
         typer.Option(
-            "--search", metavar="grid", help="How the grid is searched.", show_default=False, rich_help_panel=opt.DOING
+            "--objective",
+            metavar="METRIC[=W]",
+            help="What to do well in: latency_p99, engine_size, …; with a weight for one score. Repeats.",
+            rich_help_panel=SEARCHING,
         ),
-    ] = "grid",
+    ] = None,
+    constraints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constraint",
+            metavar="'METRIC<=V'",
+            help="What a recommended engine keeps: 'latency_p99<=10', 'engine_size<=200MB'. Repeats.",
+            rich_help_panel=SEARCHING,
+        ),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            metavar="grid|random|tpe",
+            help="All of the grid, some of it at random, or by Optuna's TPE.",
+            show_default=False,
+            rich_help_panel=SEARCHING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, help="Makes a search repeatable.", rich_help_panel=SEARCHING),
+    ] = None,
     max_trials: Annotated[
         int | None,
-        typer.Option("--max-trials", metavar="N", help="Refuse a larger grid.", rich_help_panel=opt.DOING),
+        typer.Option(
+            "--max-trials", metavar="N", min=1, help="Try no more; refuse a larger grid.", rich_help_panel=SEARCHING
+        ),
+    ] = None,
+    max_builds: Annotated[
+        int | None,
+        typer.Option("--max-builds", metavar="N", min=1, help="Begin no more builds.", rich_help_panel=SEARCHING),
+    ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--max-minutes", metavar="M", help="Minutes of building, over all nodes.", rich_help_panel=SEARCHING
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience", metavar="N", min=1, help="Stop when N builds improved nothing.", rich_help_panel=SEARCHING
+        ),
     ] = None,
     no_wait: opt.NoWait = False,
     force: opt.Force = False,
@@ -107,26 +151,62 @@ def run(
 
     Configurations that are equal in effect are built together; what is there already is a hit.
     """
-    if search != "grid":
-        raise BadInput(
-            f"--search {search}: this version searches grids only", "leave --search out, or write --search grid"
-        )
     profiles = opt.profiles_of(min_shapes, opt_shapes, max_shapes)
     spec = _spec(file, models, targets, settings, grid)
     spec = replace(spec, models=_with_profiles(spec, profiles, opt.pairs(custom_ops, "--custom-op NAME=sha256:…")))
-    spec = replace(spec, priority=priority or spec.priority, max_trials=max_trials or spec.max_trials)
+    wanted = Wanted(search, seed, max_trials, max_builds, max_minutes, patience)
+    spec = wanted.over(_judged(spec, objectives or (), constraints or ()))
+    spec = replace(spec, priority=priority or spec.priority)
     if report is not None:
-        _check_place(report)
+        check_place(report)
+    if spec.search.stepwise and no_wait:
+        raise BadInput(
+            "a search chooses as results come in, so somebody has to wait", "leave --no-wait out, or --search grid"
+        )
     with opened(building=True) as farm:
         plan = planned(farm, spec, force)
         if plan_only:
             if as_json:
                 emit({"plan": plan.counts(), "notes": plan.notes()})
             return
-        started = _started(farm, plan, force, no_wait)
-        found = _finished(farm, started, no_wait)
-    _tell(found, plan, report, every, as_json)
+        found = _ran(farm, plan, force, no_wait)
+    tell(found, plan, report, every, as_json)
     raise typer.Exit(1 if found.failed else 0)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The search as flags say it; what they leave out is the file's."""
+
+    kind: str | None = None
+    seed: int | None = None
+    trials: int | None = None
+    builds: int | None = None
+    minutes: float | None = None
+    patience: int | None = None
+
+    def over(self, spec: SweepSpec) -> SweepSpec:
+        """The spec with these in place of its own."""
+        from farm.searches import GRID, Search
+
+        kind = self.kind or spec.search.kind
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        search = Search(**{**spec.search.as_json(), **given})
+        if kind == GRID:
+            # A grid is asked for whole or not at all.
+            return replace(spec, search=replace(search, trials=None), max_trials=self.trials or spec.max_trials)
+        return replace(spec, search=search)
+
+
+def _judged(spec: SweepSpec, objectives: Sequence[str], constraints: Sequence[str]) -> SweepSpec:
+    """Objectives given by flags replace the file's; constraints those on the same metrics."""
+    from farm.objectives import checked, parse_constraint, parse_objective
+
+    wanted = checked([parse_objective(text) for text in objectives])
+    kept = [parse_constraint(text) for text in constraints]
+    named = {(one.metric, one.high is None) for one in kept}
+    others = [one for one in spec.constraints if (one.metric, one.high is None) not in named]
+    return replace(spec, objectives=wanted or spec.objectives, constraints=(*others, *kept))
 
 
 def _spec(
@@ -165,7 +245,7 @@ def _with_profiles(spec: SweepSpec, profiles: Sequence[Any], custom_ops: dict[st
     )
 
 
-def _check_place(report: Path) -> None:
+def check_place(report: Path) -> None:
     """Found out before the builds rather than after them."""
     if not report.parent.is_dir():
         raise BadInput(f"--report {report}: there is no folder {report.parent}", "make it first")
@@ -182,195 +262,51 @@ def planned(farm: Farm, spec: SweepSpec, force: bool = False) -> Plan:
     return plan
 
 
-def _started(farm: Farm, plan: Plan, force: bool, keep: bool) -> Started:
+def _ran(farm: Farm, plan: Plan, force: bool, no_wait: bool) -> SweepResults:
+    """Start the sweep and bring it to its end, or leave it to the workers."""
     from farm import sweeping
+    from farm.cli.progress import watching
+    from farm.searching import Runner
 
-    return sweeping.start(farm, plan, force=force, keep=keep)
+    if not plan.spec.search.stepwise:
+        return finished(farm, sweeping.start(farm, plan, force=force, keep=no_wait), no_wait)
+    sweep = sweeping.start_search(farm, plan)
+    note(f"farm: sweep {sweep.id}")
+    with watching(plan.most_builds) as shown:
+        return Runner(farm, plan, sweep.id, force, on_change=shown).run()
 
 
-def _finished(farm: Farm, started: Started, no_wait: bool) -> SweepResults:
+def finished(farm: Farm, started: Started, no_wait: bool) -> SweepResults:
+    """Wait, with the progress shown, unless nobody is to wait."""
     from farm import sweeping
     from farm.cli.progress import watching
     from farm.sweep_results import results
 
     pending = {answer.build for answer in started.answers if str(answer.outcome) in ("queued", "joined")}
     with nullcontext() if no_wait else watching(len(pending)) as shown:
-        if shown is None or not pending:
+        if shown is None:
             return results(farm, started.sweep)
+        if pending:
+            note(f"farm: sweep {started.sweep.id}")
         return sweeping.wait(farm, started, on_change=shown)
 
 
-def _tell(found: SweepResults, plan: Plan | None, report: Path | None, every: bool, as_json: bool) -> None:
-    """The results as JSON, or as a table with a summary; and the report's place."""
+def tell(found: SweepResults, plan: Plan | None, report: Path | None, every: bool, as_json: bool) -> None:
+    """The results as JSON, or as a table with a summary and the answer; and the report's place."""
+    from farm.sweep_answer import answers
+
     if report is not None:
         from farm.report import write_report
 
         write_report(report, found)
     if as_json:
         more: dict[str, Any] = {"plan": plan.counts(), "notes": plan.notes()} if plan else {}
+        more |= {"answers": [answer.as_json() for answer in answers(found)]}
         emit(found.as_json() | more | {"report": str(report) if report else None})
         return
-    from farm.cli.sweep_table import show_results
+    from farm.cli.sweep_table import show_answers, show_results
 
     show_results(found, every)
+    show_answers(answers(found))
     if report is not None:
         say(f"report: {report}")
-
-
-# -- looking and acting --------------------------------------------------------------------------------------
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id; the first few characters will do.")]
-
-
-@app.command("ls")
-def ls(
-    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", min=1, max=10**6, help="At most so many.")] = 20,
-    as_json: opt.Json = False,
-) -> None:
-    """List sweeps, the newest first."""
-    with opened() as farm:
-        documents = [listed(farm, item) for item in farm.index.sweeps(limit=limit)]
-    if as_json:
-        emit(documents)
-    elif documents:
-        show_sweeps(documents)
-    else:
-        say("no sweeps yet; 'farm sweep MODEL -t TARGET -g NAME=V,V' makes one")
-
-
-def listed(farm: Farm, sweep: Sweep) -> dict[str, Any]:
-    """A sweep as lists show it: without its trials."""
-    from farm.sweep_results import find_sweep, results
-
-    document = results(farm, find_sweep(farm, sweep.id)).as_json()
-    return {name: value for name, value in document.items() if name != "trials"}
-
-
-def show_sweeps(documents: Sequence[dict[str, Any]]) -> None:
-    """Listed sweeps as a table."""
-    table = Table(
-        [
-            Column("sweep"),
-            Column("state"),
-            Column("asked", right=True),
-            Column("distinct", right=True),
-            Column("models", cut="tail"),
-            Column("targets", cut="tail"),
-            Column("started"),
-        ]
-    )
-    for item in documents:
-        spec, counts = item["spec"], item["counts"]
-        table.add(
-            item["sweep"],
-            item["state"],
-            f"{counts['asked']:,}",
-            f"{counts['distinct']:,}",
-            ", ".join(Path(path).name for path in spec.get("models", ())),
-            ", ".join(spec.get("targets", ())),
-            human_ago(item["created"]),
-        )
-    table.show()
-
-
-@app.command("show")
-def show(
-    sweep: Id,
-    report: Annotated[Path | None, typer.Option("--report", metavar="F.html", help="Write a report.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", metavar="", help="A row for every configuration, equal ones too.")
-    ] = False,
-    as_json: opt.Json = False,
-) -> None:
-    """Show a sweep's results as they stand, whoever ran it."""
-    from farm.sweep_results import find_sweep, results
-
-    if report is not None:
-        _check_place(report)
-    with opened() as farm:
-        found = results(farm, find_sweep(farm, sweep))
-    if not as_json:
-        describe(found)
-    _tell(found, None, report, every, as_json)
-
-
-def describe(found: SweepResults) -> None:
-    """What was asked, above the results."""
-    spec = found.sweep.spec
-    grid = "\n".join(f"{item['name']}={_values(item['values'])}" for item in spec.get("grid", ()))
-    card(
-        f"sweep {found.sweep.id}",
-        [
-            ("state", found.state),
-            ("started", human_time(found.sweep.created)),
-            ("models", ", ".join(spec.get("models", ()))),
-            ("targets", ", ".join(spec.get("targets", ()))),
-            ("settings", " ".join(f"{name}={_values([v])}" for name, v in spec.get("settings", {}).items())),
-            ("grid", grid),
-        ],
-    )
-    say()
-
-
-def _values(values: Sequence[Any]) -> str:
-    from farm.cli.output import value_text
-
-    return cut(",".join(value_text(value) for value in values), 60, "tail")
-
-
-@app.command("status")
-def status(sweep: Id, as_json: opt.Json = False) -> None:
-    """Say how far a sweep is. Exit 1 when some of it failed."""
-    from farm.sweep_results import find_sweep, results
-
-    with opened() as farm:
-        found = results(farm, find_sweep(farm, sweep))
-    if as_json:
-        emit({name: value for name, value in found.as_json().items() if name != "trials"})
-    else:
-        from farm.cli.sweep_table import summary
-
-        say(f"{found.sweep.id} {found.state}: {summary(found)}")
-    raise typer.Exit(1 if found.failed else 0)
-
-
-@app.command("retry")
-def retry(sweep: Id, no_wait: opt.NoWait = False, as_json: opt.Json = False) -> None:
-    """Build again what failed or was cancelled."""
-    from farm.sweep_results import find_sweep
-
-    with opened(building=not no_wait) as farm:
-        code = retry_sweep(farm, find_sweep(farm, sweep), no_wait, as_json)
-    raise typer.Exit(code)
-
-
-def retry_sweep(farm: Farm, sweep: Sweep, no_wait: bool, as_json: bool) -> int:
-    """Queue again what failed, wait unless told not to, and show how the whole sweep stands then."""
-    from farm import sweeping
-
-    started = sweeping.retry(farm, sweep, keep=no_wait)
-    note(f"farm: {count_of(len(started.answers), 'build')} to make again")
-    found = _finished(farm, started, no_wait)
-    _tell(found, None, None, False, as_json)
-    return 1 if found.failed else 0
-
-
-@app.command("cancel")
-def cancel(sweep: Id, as_json: opt.Json = False) -> None:
-    """Cancel what a sweep still builds, except what others wait for too."""
-    from farm.sweep_results import find_sweep
-
-    with opened() as farm:
-        cancel_sweep(farm, find_sweep(farm, sweep), as_json)
-
-
-def cancel_sweep(farm: Farm, sweep: Sweep, as_json: bool) -> None:
-    """Cancel, and say what was and what was not."""
-    from farm import sweeping
-
-    cancelled, left = sweeping.cancel(farm, sweep)
-    if as_json:
-        emit({"sweep": sweep.id, "cancelled": [b.id for b in cancelled], "left": [b.id for b in left]})
-        return
-    others = f"; {count_of(len(left), 'build')} left, because others wait" if left else ""
-    say(f"{sweep.id}: cancelled {count_of(len(cancelled), 'build')}{others}")

@@ -14,22 +14,24 @@ from farm.cli.output import (
     fancy,
     human_seconds,
     human_size,
+    listed,
     note,
     say,
     short,
     terminal,
 )
-from farm.sweep_rows import Row, cell, label, rows_of, telling
+from farm.objectives import METRICS, Metric
+from farm.sweep_rows import Row, cell, label, rows_of, said, telling
 
 if TYPE_CHECKING:
+    from farm.sweep_answer import PlaceAnswer
     from farm.sweep_results import SweepResults
-    from farm.sweeps import Dimension
 
 
 def show_results(found: SweepResults, every: bool = False) -> None:
     """The table, what failed and why, and the summary."""
     rows = rows_of(found, every)
-    _table(rows, found.grid, every).show()
+    _table(rows, found, every).show()
     for result in found.distinct:
         if result.error and result.outcome != "cancelled":
             trial = result.trial
@@ -37,6 +39,35 @@ def show_results(found: SweepResults, every: bool = False) -> None:
             if result.hint:
                 note(f"      {result.hint}")
     say(f"{found.sweep.id} {found.state}: {summary(found)}")
+
+
+def show_answers(found: Sequence[PlaceAnswer]) -> None:
+    """For each model and target: what to ship with, and what each setting does. Nothing where nothing was varied."""
+    for answer in found:
+        if len(answer.results) < 2 and not answer.ranking.broken:
+            continue
+        say()
+        say(answer.name)
+        for text in answer.sentences():
+            say(f"  {text}")
+        for text in sensitivity_lines(answer):
+            say(f"  {text}")
+
+
+def sensitivity_lines(answer: PlaceAnswer) -> list[str]:
+    """``optimization_level: latency_p50 up to 14 % worse; best 4 …``, the strongest first."""
+    lines = []
+    for one in answer.sensitivity:
+        if not one.none:
+            means = ", ".join(
+                f"{said(one.dimension, value)} {one.metric.said(mean)}" for value, mean, _ in one.means[:6]
+            )
+            lines.append(f"{one.dimension}: {one.effect:.1%} between best and worst {one.metric.name} (mean {means})")
+    idle = [one for one in answer.sensitivity if one.none]
+    if idle:
+        verb = "makes" if len(idle) == 1 else "make"
+        lines.append(f"{listed([one.dimension for one in idle])} {verb} no difference to {idle[0].metric.name}")
+    return lines
 
 
 def summary(found: SweepResults) -> str:
@@ -48,6 +79,8 @@ def summary(found: SweepResults) -> str:
     made = sum(result.engine is not None for result in found.distinct)
     if engines != made:
         words.append(count_of(engines, "distinct engine"))
+    if found.ended:
+        words.append(found.ended)
     if found.spent >= 0.005:
         words.append(f"{human_seconds(found.spent)} of building")
     if found.saved >= 0.05:
@@ -60,19 +93,19 @@ def summary(found: SweepResults) -> str:
 Cell = Callable[[Row], str]
 
 
-def _table(rows: Sequence[Row], grid: Sequence[Dimension], every: bool) -> Table:
+def _table(rows: Sequence[Row], found: SweepResults, every: bool) -> Table:
     """A column for each dimension that tells rows apart. Where those do not fit, what says the same in every row goes
     first, then the wide gaps; and then one column of text holds all dimensions."""
-    named = telling(rows, grid)
+    named, ends = telling(rows, found.grid), _ends(found)
     if all(not isinstance(row.cells, str) for row in rows):
         columns = [(Column(_heading(d.name)), partial(_named_cell, d.name)) for d in named]
-        whole: list[tuple[Column, Cell]] = [*_starts(every), *columns, *_ENDS]
+        whole: list[tuple[Column, Cell]] = [*_starts(every), *columns, *ends]
         for kept, gap in ((whole, 2), (_varying(whole, rows), 2), (_varying(whole, rows), 1)):
             table = _filled(kept, rows, gap)
             if table.width <= _room():
                 return table
     text = (Column("settings", cut="fold"), lambda row: label(row, named))
-    return _filled([*_starts(every), text, *_ENDS], rows, 2)
+    return _filled([*_starts(every), text, *ends], rows, 2)
 
 
 def _named_cell(name: str, row: Row) -> str:
@@ -124,12 +157,24 @@ def _engine(row: Row) -> str:
     return short(row.result.engine.digest) if row.result.engine else ""
 
 
-_ENDS: list[tuple[Column, Cell]] = [
-    (Column("outcome"), lambda row: row.result.outcome),
-    (Column("size", right=True), _size),
-    (Column("build", right=True), _took),
-    (Column("engine"), _engine),
-]
+def _ends(found: SweepResults) -> list[tuple[Column, Cell]]:
+    """What came out: the metrics that the sweep is after and has measured, then size, build time and engine."""
+    names = list(dict.fromkeys([item["metric"] for item in found.sweep.spec.get("objectives", ())]
+                               + [item["metric"] for item in found.sweep.spec.get("constraints", ())]))  # fmt: skip
+    wanted = [METRICS[name] for name in names or ["latency_p50"] if METRICS[name].measured]
+    known = [metric for metric in wanted if any(metric.name in result.values for result in found.distinct)]
+    return [
+        (Column("outcome"), lambda row: row.result.outcome),
+        *((Column(_heading(metric.name), right=True), partial(_measured, metric)) for metric in known),
+        (Column("size", right=True), _size),
+        (Column("build", right=True), _took),
+        (Column("engine"), _engine),
+    ]
+
+
+def _measured(metric: Metric, row: Row) -> str:
+    value = row.result.values.get(metric.name)
+    return "" if value is None else metric.said(value)
 
 
 def _heading(name: str) -> str:

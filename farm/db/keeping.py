@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
 from farm.db import statements
-from farm.db.models import forms, programs, sweeps, trials
+from farm.db.models import forms, programs, sweeps
+from farm.db.models import trials as table
 from farm.db.rows import (
     clean,
     dump,
@@ -76,8 +78,8 @@ class Keeping:
         change = {"spec_json": spec} | ({"cancelled": True} if sweep.cancelled else {})
         insert = self.db.insert(sweeps).values(**values)
         connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=change))
-        connection.execute(delete(trials).where(trials.c.sweep == sweep.id))
-        self.db.each(connection, (_add_trial, trials, [trial_row(sweep.id, trial) for trial in sweep.trials]))
+        connection.execute(delete(table).where(table.c.sweep == sweep.id))
+        self.db.each(connection, (_add_trial, table, [trial_row(sweep.id, trial) for trial in sweep.trials]))
 
     @reads
     def sweeps(self, connection: Connection, prefix: str = "", limit: int = 100) -> list[Sweep]:
@@ -89,6 +91,39 @@ class Keeping:
         return [Sweep(row.id, row.created, load(row.spec_json), whole, row.cancelled) for row in rows]
 
     @writes
+    def add_trials(self, connection: Connection, sweep: str, trials: Sequence[Trial]) -> bool:
+        """The sweep's row is locked first: of two that append at once, the second sees what the first wrote."""
+        row = self._locked_sweep(connection, sweep)
+        numbers = [trial.number for trial in trials]
+        taken = select(table.c.number).where(table.c.sweep == row.id, table.c.number.in_(numbers)).limit(1)
+        if row.cancelled or connection.execute(taken).first():
+            return False
+        self.db.each(connection, (_add_trial, table, [trial_row(row.id, trial) for trial in trials]))
+        return True
+
+    @writes
+    def change_trials(self, connection: Connection, sweep: str, trials: Sequence[Trial]) -> None:
+        row = self._locked_sweep(connection, sweep)
+        for trial in trials:
+            change = {"asked": trial.asked, "build": trial.build, "error": clean(trial.error)}
+            mine = (table.c.sweep == row.id, table.c.number == trial.number)
+            connection.execute(update(table).where(*mine).values(**change))
+
+    @writes
+    def end_sweep(self, connection: Connection, sweep: str, why: str) -> None:
+        row = self._locked_sweep(connection, sweep)
+        spec = load(row.spec_json)
+        if bool(spec.get("ended")) != bool(why):
+            values = {"spec_json": dump({**spec, "ended": why})}
+            connection.execute(update(sweeps).where(sweeps.c.id == row.id).values(**values))
+
+    def _locked_sweep(self, connection: Connection, sweep: str) -> Any:
+        row = connection.execute(select(sweeps).where(sweeps.c.id == clean(sweep)).with_for_update()).first()
+        if row is None:
+            raise NoSuchThing(f"no sweep is called '{sweep}'", "'farm ls sweeps' lists them")
+        return row
+
+    @writes
     def cancel_sweep(self, connection: Connection, sweep: str) -> None:
         change = update(sweeps).where(sweeps.c.id == clean(sweep)).values(cancelled=True)
         if connection.execute(change).rowcount == 0:
@@ -96,9 +131,9 @@ class Keeping:
 
 
 def _add_trial(db: Database) -> Any:
-    return statements.adding(db, trials)
+    return statements.adding(db, table)
 
 
 def _trials(connection: Connection, sweep: str) -> tuple[Trial, ...]:
-    query = select(trials).where(trials.c.sweep == sweep).order_by(trials.c.number)
+    query = select(table).where(table.c.sweep == sweep).order_by(table.c.number)
     return tuple(trial_from(row) for row in connection.execute(query))

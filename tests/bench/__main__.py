@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from farm.errors import FarmError
-from tests.bench import building, commands, fleet, graphs, lookup, pulling, transfers, weights
+from tests.bench import building, commands, fleet, graphs, lookup, pulling, sweeping, transfers, weights
 from tests.bench.measure import Row, Unavailable, skipped
 
 BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
@@ -37,6 +37,7 @@ BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
     "fleet-on-disk": fleet.on_disk,
     "embedded": fleet.embedded,
     "submit": fleet.submitting,
+    "sweep": sweeping.forty_eight,
 }
 
 

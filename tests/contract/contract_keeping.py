@@ -101,6 +101,34 @@ class KeepingContract:
         (second,) = index.sweeps("sabc")
         assert second == replace(first, spec={"n": 2}, trials=(trial(1, error="bad \ufffd thing"),))
 
+    def test_trials_are_appended_once(self, index: Index) -> None:
+        index.put_sweep(Sweep("sabc", 0.0, {"search": "tpe"}))
+        assert index.add_trials("sabc", [trial(3), trial(7)])
+        assert not index.add_trials("sabc", [trial(5), trial(7)]), "another process has been first with one of them"
+        assert index.add_trials("sabc", [trial(5)])
+        (found,) = index.sweeps("sabc")
+        assert [one.number for one in found.trials] == [3, 5, 7]
+        index.cancel_sweep("sabc")
+        assert not index.add_trials("sabc", [trial(9)])
+        with pytest.raises(NoSuchThing, match="snothing"):
+            index.add_trials("snothing", [trial(1)])
+
+    def test_what_became_of_a_trial_is_written(self, index: Index) -> None:
+        index.put_sweep(Sweep("sabc", 0.0, {}, (trial(1), trial(2))))
+        index.change_trials("sabc", [trial(2, asked="new", build="b2", error="bad \0 thing", model="other.pt2")])
+        (found,) = index.sweeps("sabc")
+        assert found.trials == (trial(1), trial(2, asked="new", build="b2", error="bad \ufffd thing"))
+
+    def test_a_search_ends_for_the_first_reason_and_may_go_on(self, index: Index) -> None:
+        index.put_sweep(Sweep("sabc", 0.0, {"search": "tpe"}))
+        index.end_sweep("sabc", "enough")
+        index.end_sweep("sabc", "more than enough")
+        assert [one.spec for one in index.sweeps()] == [{"search": "tpe", "ended": "enough"}]
+        index.end_sweep("sabc", "")
+        assert not index.sweeps()[0].spec["ended"]
+        with pytest.raises(NoSuchThing, match="snothing"):
+            index.end_sweep("snothing", "why")
+
     def test_a_cancelled_sweep_stays_cancelled(self, index: Index) -> None:
         index.put_sweep(Sweep("sabc", 0.0, {}))
         index.cancel_sweep("sabc")

@@ -128,3 +128,45 @@ def test_the_demo_ends_in_all_hits(farm: Farms, tmp_path: Path) -> None:
     assert ran.json["first"]["counts"]["built"] == ran.json["first"]["counts"]["distinct"] == 48
     assert ran.json["again"]["all_hit"] is True and ran.json["again"]["asked"] == 576
     assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_a_search_answers_within_its_budget(warm: Farms, copied: Callable[[str], Path], tmp_path: Path) -> None:
+    asked = ("sweep", copied("gemm.pt2"), "-t", "sm_86", "-t", "sm_89", *GRID[2:], "--search", "random", "--seed", "1")
+    judged = ("--objective", "latency_p99", "--constraint", "engine_size<=1GB")
+    ran = warm.run(*asked, "--max-builds", "2", *judged, "--json")
+    assert ran.code == 0, ran.err
+    assert "of which random tries at most 2" in ran.err
+    assert ran.json["ended"] == "the budget of 2 builds is used up" and ran.json["counts"]["built"] == 2
+    for answer in ran.json["answers"]:
+        assert answer["unknown"] == ["latency_p99"] and answer["ranked_by"][0]["metric"] == "engine_size"
+        assert answer["recommended"]["engine"] and "no node with a GPU for" in answer["why"][-1]
+    sweep = ran.json["sweep"]
+    out = tmp_path / "farm.yaml"
+    assert warm.run("sweep", "export", sweep, "--format", "yaml", "-o", out).code == 0
+    assert "sm_86@tensorrt_rtx==" in out.read_text("utf-8")
+    table = warm.run("sweep", "export", sweep).out.splitlines()
+    assert table[0].startswith("number,model,target,") and len(table) > 2
+    shown = warm.run("sweep", "show", sweep)
+    assert "recommended: " in shown.out and "latency_p99" in shown.out
+
+
+def test_a_sweep_is_followed_by_another_terminal(warm: Farms, copied: Callable[[str], Path]) -> None:
+    """Embedded, whoever follows it builds it."""
+    queued = warm.run("sweep", copied("conv.pt2"), "-t", "sm_86", "-t", "sm_89", "--no-wait", "--json").json
+    watched = warm.run("sweep", "status", "-w", queued["sweep"], "--json")
+    assert watched.code == 0 and watched.json["state"] == "done" and watched.json["counts"]["built"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--search", "tpe", "--no-wait"), "somebody has to wait"),
+        (("--search", "annealing"), "no such search"),
+        (("--constraint", "latency_p99"), "no constraint"),
+        (("--objective", "speed"), "no metric 'speed'"),
+        (("--max-minutes", "-3"), "finds nothing"),
+    ],
+)
+def test_what_cannot_be_searched_is_bad_input(farm: Farms, flags: tuple[str, ...], said: str) -> None:
+    ran = farm.run("sweep", "m.pt2", "-t", "sm_89", *GRID[:2], *flags)
+    assert ran.code == 2 and said in ran.err and "Traceback" not in ran.err

@@ -94,7 +94,7 @@ def test_search_settings_share_a_key_and_are_built_all_the_same(stub: tuple[Farm
     sweeping.wait(farm, sweeping.start(farm, sweeping.plan(farm, spec(targets=("sm_89",)))))
     plan = sweeping.plan(farm, spec("workspace_size=1G,2G", targets=("sm_89",)))
     assert len({item.identity.key for item in plan.planned if item.identity}) == 1
-    assert plan.line() == "2 asked, 2 distinct, 0 cached, 2 to build"
+    assert plan.line() == "2 asked, 2 distinct, 0 cached, 2 to build, about 2 s on 1 node"
     found = sweeping.wait(farm, sweeping.start(farm, plan))
     assert [result.outcome for result in found.trials] == ["built", "built"]
     assert dispatch.built == 3

@@ -1,0 +1,122 @@
+"""A sweep of configurations that really differ, beside the pure work in it and beside a loop over a converter."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.bench.measure import Row, Unavailable, beside, folder, limited, output, shown
+from tests.bench.programs import CACHE, ROOT
+
+MOST_OF_IDEAL = 1.15
+LEAST_FASTER = 1.5
+AGAIN_LIMIT_S = 2.0
+TARGETS = {"sm_86": "SM86", "sm_89": "SM89", "sm_120": "SM120"}
+PROFILES = {
+    "resnet": {"small": ((1, 3, 64, 64), (1, 3, 64, 64), (4, 3, 64, 64)),
+               "large": ((1, 3, 64, 64), (8, 3, 64, 64), (16, 3, 64, 64))},
+    "gpt": {"small": ((1, 1), (1, 16), (1, 32)), "large": ((1, 1), (1, 128), (1, 256))},
+}  # fmt: skip
+INPUTS = {"resnet": "image", "gpt": "tokens"}
+WORK = ("parse", "build", "serialise")
+
+
+def forty_eight(quick: bool) -> Iterator[Row]:
+    """48 configurations of two programs that all differ for TensorRT-RTX, from ``.pt2`` to engines in the store."""
+    for name in ("tensorrt_rtx", "torch"):
+        if importlib.util.find_spec(name) is None:
+            raise Unavailable(f"there is no {name} here")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with folder(CACHE) as place:
+        from farm.examples import ensure_examples
+
+        ensure_examples(place)
+        (place / "sweep.yaml").write_text(json.dumps(_asked()), "utf-8")
+        first = _sweep(place)
+        again = _sweep(place)
+        work, exports = _pure(first["trials"], place / "home")
+        loop = _loop(place)
+    cores = len(os.sched_getaffinity(0))
+    wall, ideal = first["wall"], (work + exports) / cores
+    note = f"{work:.1f} s of TensorRT's own work and {exports:.1f} s of two exports, on {cores} cores"
+    yield limited("sweep-48", wall, "s", MOST_OF_IDEAL * ideal, note, f"{MOST_OF_IDEAL} × pure work ÷ cores")
+    said = f"a loop in one process, exports once, {loop['building']:.1f} s of it building"
+    yield beside("sweep-48-loop", wall, "s", "ten lines over TensorRT-RTX", loop["seconds"], 1 / LEAST_FASTER, said)
+    yield limited(
+        "sweep-48-again", again["wall"], "s", AGAIN_LIMIT_S, "the same asked again by a new process: all hits"
+    )
+    yield shown("sweep-48-start", wall - ideal, "s", "wall time beyond the pure work, shared evenly")
+
+
+def _asked() -> dict[str, Any]:
+    models = {
+        name: {
+            "path": f"{name}.pt2",
+            "profiles": {
+                which: {
+                    end: {INPUTS[name]: list(shape)} for end, shape in zip(("min", "opt", "max"), shapes, strict=True)
+                }
+                for which, shapes in PROFILES[name].items()
+            },
+        }
+        for name in PROFILES
+    }
+    grid = {"profile": ["small", "large"], "disable_tf32": [False, True], "enable_weight_streaming": [False, True]}
+    return {"models": models, "targets": list(TARGETS), "grid": grid}
+
+
+def _sweep(place: Path) -> dict[str, Any]:
+    """``farm sweep`` as a process of its own, timed from its start to its end; nothing may have failed."""
+    environment = {**os.environ, "FARM_HOME": str(place / "home"), "PYTHONPATH": str(ROOT)}
+    started = time.perf_counter()
+    said = output([sys.executable, "-m", "farm", "sweep", "-c", place / "sweep.yaml", "--json"], environment)
+    wall = time.perf_counter() - started
+    found: dict[str, Any] = json.loads(said)
+    assert len(found["trials"]) == 48 and found["counts"]["distinct"] == 48, found["counts"]
+    assert {trial["outcome"] for trial in found["trials"]} <= {"built", "hit"}, found["counts"]
+    return {**found, "wall": wall}
+
+
+def _pure(trials: list[dict[str, Any]], home: Path) -> tuple[float, float]:
+    """Seconds of TensorRT's parsing, building and serialising in all engines, and of one export a program, by their
+    manifests. Builds that waited for an export count it as well, so the longest of a program's is its own."""
+    from farm.config import load
+    from farm.wiring import open_farm
+
+    with open_farm(load({"FARM_HOME": str(home)}, cwd=home)) as farm:
+        engines = {engine.recipe: engine.manifest for engine in farm.index.engines(limit=1000)}
+    made = [(trial["model"], engines[trial["recipe"]]["seconds"]) for trial in trials]
+    work = sum(seconds.get(name, 0.0) for _, seconds in made for name in WORK)
+    exports = {model: max(seconds["form"] for other, seconds in made if other == model) for model, _ in made}
+    return work, sum(exports.values())
+
+
+def _loop(place: Path) -> dict[str, Any]:
+    asked = [
+        {
+            "model": str(place / f"{model}.pt2"),
+            "folder": str(place),
+            "tf32": tf32,
+            "streaming": streaming,
+            "target": target,
+            "profile": shapes,
+        }
+        for model in PROFILES
+        for tf32, streaming, target, shapes in itertools.product(
+            (True, False), (False, True), TARGETS.values(), PROFILES[model].values()
+        )
+    ]
+    (place / "asked.json").write_text(json.dumps(asked), "utf-8")
+    said = output(
+        [sys.executable, "-m", "tests.bench.sweep_loop", place / "asked.json"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    assert found["built"] == 48
+    return found
