@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from farm.asks import Identity
 from farm.builds import Engine, Lease
-from farm.errors import CorruptBlob, Missing, Unavailable, Untrusted
-from farm.index import Found, Index, KeyParts, Wanted, WantedPortable
+from farm.errors import CorruptBlob, Missing, NotAllowed, Unavailable, Untrusted
+from farm.index import Adoption, Found, Index, KeyParts, Wanted, WantedPortable
 from farm.lockline import LockEntry
-from farm.manifests import alteration, blob_of, body, whole
+from farm.manifests import BESIDE, alteration, blob_of, body, whole
+from farm.namespaces import Realm, admits, client_namespace
 from farm.portability import covers, family, serves, sortable, wanted_places
 from farm.store import BlobStore, fetch_on, is_name, lost
 from farm.trust import Policy, Signer
+from farm.version import __version__
 
 NEVER_BUILT = "no engine of this key has been built"
 BLOB_LOST = "its engine's bytes are gone from the store"
 VOUCHED = "have a worker build it that signs with a key that FARM_TRUST names (FARM_SIGNING_KEY)"
 HOLD_SECONDS = 300.0
 """Engines that are being fetched are held for so long, and again after a third of it."""
+SIGN = "set FARM_SIGNING_KEY to a key that FARM_TRUST names for that namespace"
 ANOTHER = "the engine that stands under its key was made for another"
 
 
@@ -36,11 +40,13 @@ ANOTHER = "the engine that stands under its key was made for another"
 class Miss:
     """No engine to hand out, and why. ``lost`` is the engine whose row is there and whose bytes are not: a look-up
     never forgets one, since it may have looked into the wrong store; whoever builds it again does. ``untrusted``: one
-    is there, and the trust policy refuses it: others may trust it, so it is never forgotten, only built anew."""
+    is there, and the trust policy refuses it: others may trust it, so it is never forgotten, only built anew.
+    ``reason`` is one of a few words, to be counted by."""
 
     why: str
     lost: Engine | None = None
     untrusted: bool = False
+    reason: str = "never_built"
 
 
 class Ends(Protocol):
@@ -56,7 +62,7 @@ class EngineCache:
         self,
         index: Index,
         store: BlobStore,
-        namespaces: Sequence[str] = ("main",),
+        realm: Realm | None = None,
         ends: Ends | None = None,
         trust: Policy | None = None,
         signer: Signer | None = None,
@@ -64,7 +70,8 @@ class EngineCache:
         self.index = index
         self.store = store
         self.ends = ends or index
-        self.namespaces = tuple(namespaces)
+        self.realm = realm or Realm()
+        self.namespaces = self.realm.reads
         self.trust = trust
         self.signer = signer
         self.hold_seconds = HOLD_SECONDS
@@ -80,12 +87,12 @@ class EngineCache:
         if hit is None:
             return Miss(NEVER_BUILT)
         if hit.engine.digest in gone:
-            return Miss(BLOB_LOST, hit.engine)
+            return Miss(BLOB_LOST, hit.engine, reason="bytes_lost")
         altered = alteration(hit.engine)
         if altered:
-            return Miss(altered, hit.engine)
+            return Miss(altered, hit.engine, reason="altered")
         refused = self._refuses(identity, hit)
-        return Miss(refused, untrusted=True) if refused else hit
+        return Miss(refused, untrusted=True, reason="untrusted") if refused else hit
 
     def _refuses(self, identity: Identity, hit: Found) -> str:
         """Why the trust policy refuses a hit. What the index says of an engine beyond its manifest (that it serves this
@@ -173,7 +180,7 @@ class EngineCache:
     def _check_row(self, engine: Engine) -> None:
         altered = alteration(engine)
         if altered or not is_name(engine.digest):
-            self.index.drop_engine(engine.recipe, engine.digest, "row altered")
+            self.index.drop_engine(engine.recipe, engine.digest, "row altered", engine.namespace)
             raise CorruptBlob(
                 f"engine {engine.digest} is not what was recorded: {altered or 'its digest is none'}",
                 "it is set aside; ask for it again to have it rebuilt, and look at who may write to the database",
@@ -186,8 +193,14 @@ class EngineCache:
         """Store the plan, then its manifest, then, in one transaction, the engine's row and the build's success.
 
         A crash before the transaction leaves blobs that nobody names (collected later); after it, a whole
-        engine. ``LeaseLost`` when the lease is no longer held: then nothing was committed.
+        engine. ``LeaseLost`` when the lease is no longer held: then nothing was committed. ``NotAllowed`` for a
+        namespace that this worker does not build for.
         """
+        if not admits(self.realm.serves, lease.build.request.namespace):
+            raise NotAllowed(
+                f"this worker builds for {', '.join(self.realm.serves)}, not for {lease.build.request.namespace}",
+                "FARM_BUILDS_FOR says for which namespaces a worker builds",
+            )
         blob = self.store.put_file(plan, link=True)
         kept = self._kept(whole(manifest, blob.digest, blob.size))
         request = lease.build.request
@@ -204,12 +217,86 @@ class EngineCache:
         self.ends.succeed(lease, engine)
         return engine
 
+    def keep(self, identity: Identity, plan: Path, client: str, seconds: float, made: Mapping[str, Any]) -> Engine:
+        """Store a plan that the client called ``client`` built itself, in ``seconds``, where its own look-ups find it
+        and nobody else's does: in the namespace ``client/NAME``.
+
+        ``identity`` is what farm computed of the program (``Identifier``), whatever the client may call it. ``made`` is
+        told of it beside that: ``program``, the digest of the stored program, lets it be promoted (``promoting``).
+        """
+        blob = self.store.put_file(plan)
+        namespace = client_namespace(client)
+        told = {**made, **facts_of(identity), "client": client, "namespace": namespace, "farm": __version__}
+        engine = Engine(
+            recipe=identity.recipe,
+            digest=blob.digest,
+            size=blob.size,
+            manifest=self._kept(whole(told, blob.digest, blob.size)),
+            created=0.0,
+            build_seconds=seconds,
+            namespace=namespace,
+        )
+        self.index.adopt(engine, Adoption(key_parts(identity), identity.capability))
+        return engine
+
+    def vouch(self, engine: Engine, to: str, by: str, capability: str) -> Engine | None:
+        """Put an engine into the namespace ``to`` as well, on the word of ``by``, whom its manifest names from then on.
+        ``None`` where that has one of the recipe. ``Untrusted`` where the trust policy would refuse it there;
+        ``Missing`` and ``CorruptBlob`` as ``fetch``. Whether its key is the right one the caller has found out."""
+        altered = alteration(engine)
+        if altered:
+            raise CorruptBlob(f"engine {engine.digest} is not what was recorded: {altered}", "'farm verify' says more")
+        with self.holding([engine]):
+            return self._vouched(engine, to, by, capability)
+
+    def _vouched(self, engine: Engine, to: str, by: str, capability: str) -> Engine | None:
+        self._renewed(engine.digest)
+        said = {"by": by, "from": engine.namespace, "manifest": engine.manifest["manifest"]}
+        plain = {name: value for name, value in engine.manifest.items() if name not in BESIDE}
+        kept = self._kept({**plain, "namespace": to, "vouched": said})
+        made = replace(engine, namespace=to, manifest=kept, serves=tuple(serves(plain["parts"])))
+        refused = self.trust.refuses(made) if self.trust is not None else ""
+        if refused:
+            raise Untrusted(f"engine {engine.digest} would not be handed out: {refused}", SIGN)
+        names = [str(plain[name]) for name in ("key", "recipe", "model", "target")]
+        parts = KeyParts(names[0], names[1], plain["parts"], names[2], names[3])
+        terms = Adoption(parts, capability, replace=False, event="promoted", detail={"to": to, "by": by})
+        return made if self.index.adopt(made, terms) else None
+
+    def _renewed(self, digest: str) -> None:
+        """Verify a blob, and make it new: nobody removes it before its next row is there (``reconcile``)."""
+        with tempfile.TemporaryDirectory(prefix="farm-vouch-") as folder:
+            path = Path(folder) / "plan"
+            if not self.store.fetch(digest, path, link=True):
+                raise Missing(f"engine {digest} is gone from the store", "promote it by building it again (--rebuild)")
+            self.store.put_file(path)
+
     def _kept(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Store the manifest's blob; what the row holds: the manifest, its blob's name, and its signature."""
         digest = self.store.put(io.BytesIO(body(manifest))).digest
         assert digest == blob_of(manifest)
         signature = {"signature": self.signer.sign(manifest)} if self.signer else {}
         return {**manifest, "manifest": digest, **signature}
+
+
+def facts_of(identity: Identity) -> dict[str, Any]:
+    """An identity, as a manifest has it."""
+    return {
+        "key": identity.key,
+        "recipe": identity.recipe,
+        "model": identity.model,
+        "weights": identity.weights,
+        "parts": identity.parts,
+        "given": dict(identity.given),
+        "effective": identity.settings,
+        "told": identity.told,
+        "target": identity.target,
+        "toolchain": identity.toolchain,
+        "profiles": list(identity.profiles),
+        "custom_ops": dict(identity.custom_ops),
+        "program_format": identity.format,
+        "capability": identity.capability,
+    }
 
 
 def key_parts(identity: Identity) -> KeyParts:

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from urllib.parse import quote
 
 from farm.errors import BadConfig
+from farm.namespaces import MAIN, Realm
 
 BROKERS = ("memory:", "redis:", "rediss:", "amqp:", "amqps:")
 TIMINGS = ("share", "off", "editable", "strict")
@@ -42,6 +43,8 @@ def login() -> str:
 class Config:
     """How this farm is set up. Sizes are bytes, times seconds. An empty URL means the embedded default.
 
+    ``namespace``: where what is asked for is built; ``trusted_namespaces``, ``read_namespaces`` (others that are read)
+    and ``builds_for`` (what this machine's workers build for): ``namespaces.Realm``.
     ``tenant``: whose share of the fleet builds are made from. ``poll_seconds``: how often a worker looks for builds
     that nobody told it of; ``drain_seconds``: how long one that is to stop waits for the builds in hand;
     ``patience_seconds``: how long a client that waits for builds bears with a database that is away; ``store_cache``:
@@ -62,7 +65,10 @@ class Config:
     token: str = ""
     toolchain: str = ""
     targets: tuple[str, ...] = ()
-    namespace: str = "main"
+    namespace: str = MAIN
+    trusted_namespaces: tuple[str, ...] = (MAIN,)
+    read_namespaces: tuple[str, ...] = ()
+    builds_for: tuple[str, ...] = ()
     tenant: str = field(default_factory=login)
     concurrency: int = 0
     build_timeout: float = 3600.0
@@ -99,6 +105,11 @@ class Config:
     def fleet(self) -> bool:
         """Whether other machines may build for the same database."""
         return not self.embedded or not self.database.startswith("sqlite")
+
+    @property
+    def realm(self) -> Realm:
+        """This machine's place among the namespaces."""
+        return Realm(self.namespace, self.trusted_namespaces, self.read_namespaces, self.builds_for)
 
     @property
     def database(self) -> str:
@@ -166,7 +177,7 @@ def _convert(kind: Any, where: str, value: Any) -> Any:
             return str(value)
         if isinstance(value, Mapping):
             return tuple(f"{name}={each}" for name, each in value.items())
-        return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadConfig(f"{where} is '{value}', which is no {getattr(kind, '__name__', 'list')}") from error
 
@@ -214,6 +225,9 @@ def _checked(config: Config) -> Config:
             f"FARM_BROKER_URL is '{config.broker_url.rpartition('@')[2]}', which names no broker that farm knows",
             "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this process",
         )
+    wrong, hint = config.realm.contradiction()
+    if wrong:
+        raise BadConfig(f"FARM_NAMESPACE, FARM_TRUSTED_NAMESPACES and the like: {wrong}", hint)
     if config.timing not in TIMINGS:
         raise BadConfig(f"FARM_TIMING is '{config.timing}'", f"write one of {', '.join(TIMINGS)}")
     if config.measure not in MEASURES:

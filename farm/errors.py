@@ -51,6 +51,12 @@ class NoSuchThing(BadInput):
     """An id, key or name that matches nothing, or more than one thing."""
 
 
+class NotAllowed(FarmError):
+    """Nobody of this namespace may do so: a trusted namespace is written by trusted ones alone."""
+
+    exit_code = 2
+
+
 class Missing(FarmError):
     """Asked for without leave to build it, and it is not there."""
 

@@ -25,6 +25,7 @@ from farm.errors import CorruptBlob
 from farm.index import Index, StoredForm
 from farm.logging import get_logger
 from farm.manifests import statement
+from farm.namespaces import UNTRUSTED, Realm, queue
 from farm.programs.sanitise import sanitise_pt2
 from farm.store import BlobStore, lost
 from farm.toolchains import EXPORTER
@@ -50,9 +51,12 @@ class Forms:
         limits: Limits,
         signer: Signer | None = None,
         trust: Policy | None = None,
+        realm: Realm | None = None,
     ) -> None:
         """``signer`` vouches for what is exported here; with ``trust``, no form is taken that nobody vouches for: an
-        engine built from another program's form would be signed in good faith."""
+        engine built from another program's form would be signed in good faith. Workers that build for untrusted
+        namespaces (``realm``) take the trusted ones' forms and keep their own apart: those take none of theirs."""
+        self._realm = realm or Realm()
         self._signer, self._trust = signer, trust
         self._index, self._store, self._builder, self._limits = index, store, builder, limits
         self._folder = folder / "forms"
@@ -85,13 +89,14 @@ class Forms:
         One process exports at a time; the others wait and take what it made. A local form that is not what was
         stored is thrown away and fetched again. ``AttemptFailed`` when the program cannot be converted; ``Cancelled``.
         """
-        exporter = f"{EXPORTER_NAME if format == 'pt2' else format} form {SCHEMA}"
+        common = f"{EXPORTER_NAME if format == 'pt2' else format} form {SCHEMA}"
+        exporter = queue(common, self._realm.is_trusted)
         home = self._folder / hashlib.sha256(f"{digest} {exporter}".encode()).hexdigest()
         form = self._sound(home)
         if form is None:
             with self._locked(home, watch):
                 form = self._sound(home)
-                if form is None and not self._download(digest, exporter, home):
+                if form is None and not any(self._download(digest, one, home) for one in {common: 1, exporter: 1}):
                     self._export(program(), digest, exporter, home, watch)
                 form = form or self._sound(home)
         if form is None:
@@ -134,7 +139,9 @@ class Forms:
         form = self._index.form(digest, exporter)
         if form is None or lost(self._store, {form.graph, str(form.detail.get("side")), form.data or form.graph}):
             return False
-        refused = self._trust.refuses_statement(form.detail.get("signature"), said_of(form)) if self._trust else ""
+        vouchers = () if exporter.endswith(UNTRUSTED) else self._realm.trusted
+        signature = form.detail.get("signature")
+        refused = self._trust.refuses_statement(signature, said_of(form), vouchers) if self._trust else ""
         if refused:
             log.warning("a form is not taken, and exported anew", program=digest, reason=refused)
             return False

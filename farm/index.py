@@ -111,6 +111,18 @@ class StoredForm:
 
 
 @dataclass(frozen=True)
+class Adoption:
+    """How an engine comes into the index that no lease made. ``replace``: in place of its recipe's former one, where
+    there is one. ``event`` and its ``detail`` are told of the engine's build, where that is known."""
+
+    parts: KeyParts | None = None
+    capability: str = ""
+    replace: bool = True
+    event: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that happened to a build: ``queued``, ``leased``, ``failed``, ``requeued``, …"""
 
@@ -197,6 +209,8 @@ class Offer:
     memory: int = NO_LIMIT
     free: int = NO_LIMIT
     gpu_memory: int = NO_LIMIT
+    namespaces: tuple[str, ...] = ()
+    """For whom it builds (``namespaces.admits``); empty: for everybody."""
 
 
 @dataclass(frozen=True)
@@ -265,8 +279,14 @@ class Index(Protocol):
         """The newest parts recorded, of one graph digest where given: what ``farm explain`` compares a miss with."""
         ...
 
-    def drop_engine(self, recipe: str, digest: str, reason: str) -> bool:
-        """Forget an engine whose blob is gone or corrupt, so that the next ask builds it again."""
+    def drop_engine(self, recipe: str, digest: str, reason: str, namespace: str | None = None) -> bool:
+        """Forget an engine whose blob is gone or corrupt, so that the next ask builds it again: in every namespace, or
+        in one; and never where whoever has the index may not write."""
+        ...
+
+    def adopt(self, engine: Engine, terms: Adoption) -> bool:
+        """Put an engine that no lease made: what a client built itself, or what was vouched for; its blobs are stored.
+        False, and nothing is written, where its recipe has one already that is not to be replaced. ``NotAllowed``."""
         ...
 
     def hold_blobs(self, blobs: Collection[str], seconds: float) -> set[str]:
@@ -297,16 +317,25 @@ class Index(Protocol):
         """What each of these whole keys was worth, by field; those that nothing is recorded of are left out."""
         ...
 
+    def best_keys(self, limit: int = 20) -> list[str]:
+        """The keys whose hits spared most build time, the best first."""
+        ...
+
     def stats(self) -> dict[str, Any]:
         """Counters, and the numbers of engines, distinct blobs, bytes, builds by state, programs."""
         ...
 
     # -- builds: asking ------------------------------------------------------------------------------------
-    def claim_or_join(self, requests: Sequence[BuildRequest], waiter: str, *, force: bool = False) -> list[Claim]:
+    def claim_or_join(
+        self, requests: Sequence[BuildRequest], waiter: str, *, force: bool = False, reads: Sequence[str] = ()
+    ) -> list[Claim]:
         """Queue a build for each request, or join the active one of its recipe, and add ``waiter`` to it.
 
         Requests of one call that share a recipe share the build. ``force`` ignores an existing engine and a
-        remembered failure (an active build is joined all the same). 10,000 requests in a few statements.
+        remembered failure (an active build is joined all the same). ``reads``: namespaces whose engines and active
+        builds answer a request as its own namespace's do; a build of theirs that is joined keeps its priority, and
+        ``force`` leaves them out. 10,000 requests in a few statements. ``NotAllowed`` for a namespace that whoever has
+        the index may not write.
         """
         ...
 
@@ -317,7 +346,7 @@ class Index(Protocol):
 
     def cancel(self, build: str) -> Build:
         """Cancel for everybody: a queued build ends now, a running one as soon as its worker hears of it.
-        A build that has ended already is returned as it is."""
+        A build that has ended already is returned as it is. ``NotAllowed``."""
         ...
 
     def retry(self, build: str, waiter: str = "") -> Build:
@@ -358,9 +387,9 @@ class Index(Protocol):
     def workers(self) -> list[Worker]: ...
 
     def lease(self, offer: Offer, ttl: float, count: int = 1) -> list[Lease]:
-        """The best eligible builds for ``offer``, at most ``count``, in their order: due, not held, of a queue that it
-        serves, small enough for its memory, and never yet failed on its node for the node's sake. Best is the highest
-        priority, then the earliest turn (``placement.turns``), then the oldest.
+        """The best eligible builds for ``offer``, at most ``count``, in their order: due, not held, of a queue and a
+        namespace that it serves, small enough for its memory, and never yet failed on its node for the node's sake.
+        Best is the highest priority, then the earliest turn (``placement.turns``), then the oldest.
 
         They are running now, each under a new token, until ``ttl`` seconds have passed without a beat. Never the same
         build to two callers. A build that does not fit what is free now is passed over, unless nothing runs here or
@@ -412,8 +441,8 @@ class Index(Protocol):
         and those not heard of for ``FORGET_SECONDS``. Safe anywhere, any time."""
         ...
 
-    def waiting(self) -> dict[str, int]:
-        """How many builds are queued and due, by capability."""
+    def waiting(self, namespaces: Sequence[str] = ()) -> dict[str, int]:
+        """How many builds are queued and due, by capability; of the namespaces that these cover, or of all."""
         ...
 
     def seats(self) -> list[Seat]:
@@ -449,7 +478,9 @@ class Index(Protocol):
 
     def programs(self, prefix: str = "", limit: int = 1000) -> list[StoredProgram]: ...
 
-    def put_form(self, form: StoredForm) -> None: ...
+    def put_form(self, form: StoredForm) -> None:
+        """``NotAllowed`` for a form that trusted workers would take, from who may not write trusted namespaces."""
+        ...
 
     def form(self, program: str, exporter: str) -> StoredForm | None: ...
 

@@ -38,7 +38,8 @@ class Lookout:
 
     def _needs(self, build: Build) -> Needs:
         failed = frozenset(node for node, kind in self._index.tried(build.id).items() if kind == FailureKind.NODE)
-        return Needs(build.request.capability, build.request.memory, build.request.gpu_memory, failed)
+        one = build.request
+        return Needs(one.capability, one.memory, one.gpu_memory, failed, one.namespace)
 
 
 def in_a_line(build: Build, reasons: Sequence[tuple[Seat, str]]) -> str:

@@ -63,6 +63,8 @@ def contradiction(engine: Engine) -> str:
         return f"its row names another plan than its manifest ({plan.get('digest')}, {plan.get('size')} bytes)"
     if engine.manifest.get("recipe") != engine.recipe:
         return f"its row names another recipe than its manifest ({engine.manifest.get('recipe')})"
+    if engine.manifest.get("namespace", engine.namespace) != engine.namespace:
+        return f"its row stands in namespace {engine.namespace}, and it was made for {engine.manifest['namespace']}"
     return ""
 
 

@@ -1,26 +1,29 @@
 """Namespaces: which ones are trusted, and what somebody of one may read and write. Pure.
 
-A *trusted* namespace (the main branch, releases) is written by those alone whose own namespace is trusted. All others are
-*untrusted* (pull requests, ``client/…``): they read the trusted ones and write none. ``client/NAME`` holds what a client
-built itself, and is never trusted.
+A *trusted* namespace (the main branch, releases) is written by those alone whose own namespace is trusted. All others
+are *untrusted* (pull requests, ``client/…``): they read the trusted ones and write none. ``client/NAME`` holds what a
+client built itself, and is never trusted.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAIN = "main"
 CLIENT = "client/"
 UNTRUSTED = "/untrusted"
 """How the name of a queue ends whose builds are of untrusted namespaces."""
 LONGEST = 100
+_WORD = r"[A-Za-z0-9_][A-Za-z0-9._+-]*"
+_NAME = re.compile(f"{_WORD}(?:/{_WORD})*")
 
 
 @dataclass(frozen=True)
 class Realm:
     """Somebody's place among the namespaces. ``own``: where what they ask for is built; ``trusted``: the trusted
-    namespaces, by name; ``also``: others that are read. ``builds``: what their workers build for, as ``covers`` has it."""
+    namespaces, by name; ``also``: others that are read. ``builds``: what their workers build for (``admits``)."""
 
     own: str = MAIN
     trusted: tuple[str, ...] = (MAIN,)
@@ -45,51 +48,55 @@ class Realm:
         return self.builds or (self.trusted if self.is_trusted else (self.own,))
 
     @property
-    def serves_trusted(self) -> bool:
-        """Whether their workers build for trusted namespaces; never for both (``contradiction``)."""
-        return any(covers(self.serves, name) for name in self.trusted)
+    def writes(self) -> tuple[str, ...]:
+        """Where engines and builds may be written, as ``admits`` has it: everywhere by those of a trusted namespace;
+        else where one's own are, where one builds for, and where clients put what they built themselves."""
+        return ("*",) if self.is_trusted else tuple(dict.fromkeys((self.own, *self.serves, f"{CLIENT}*")))
 
     def may_write(self, namespace: str) -> bool:
-        """Whether engines, builds and links may be written there: a trusted namespace by those of a trusted one, an
-        untrusted one by its own, and by whoever builds for it. What a client built itself may be put by any."""
-        if self.trusts(namespace):
-            return self.is_trusted
-        mine = namespace == self.own or namespace.startswith(CLIENT) or covers(self.serves, namespace)
-        return mine or self.is_trusted
+        return admits(self.writes, namespace) and (self.is_trusted or not self.trusts(namespace))
+
+    def of_client(self, name: str) -> Realm:
+        """That of the client called ``name``, for what it builds itself: read before the trusted ones, written alone.
+        ``ValueError`` for what cannot be a name."""
+        return replace(self, own=client_namespace(name), also=(), builds=())
 
     def contradiction(self) -> tuple[str, str]:
         """What is wrong with it, and what to do; two empty texts when nothing is."""
-        for name in (self.own, *self.trusted, *self.also, *(one.removesuffix("*") or "x" for one in self.builds)):
+        for name in (
+            self.own,
+            *self.trusted,
+            *self.also,
+            *(f"{one[:-1]}x" if one.endswith("*") else one for one in self.builds),
+        ):
             if not is_name(name):
                 return f"'{name}' cannot be a namespace", "write letters, digits and . _ - / +, such as 'pr/17'"
         if any(name.startswith(CLIENT) for name in self.trusted):
             return "what clients built themselves (client/…) is never trusted", "promote single engines: 'farm promote'"
         if self.is_trusted and any(not self.trusts(name) for name in self.also):
             other = next(name for name in self.also if not self.trusts(name))
+            return f"'{self.own}' is trusted, and must not read '{other}', which is not", "'farm promote' instead"
+        if self.is_trusted and not all(self.trusts(name) for name in self.serves):
+            other = next(name for name in self.serves if not self.trusts(name))
             return (
-                f"'{self.own}' is trusted, and must not read '{other}', which is not",
-                "promote single engines instead",
+                f"workers of '{self.own}', which is trusted, do not build for '{other}', which is not",
+                "give workers for untrusted namespaces an untrusted FARM_NAMESPACE of their own",
             )
-        if self.serves_trusted and not all(self.trusts(name) for name in self.serves):
+        if not self.is_trusted and any(admits(self.serves, name) for name in self.trusted):
             return (
-                f"a worker builds for trusted namespaces or for others, never for both ({', '.join(self.serves)})",
-                "start one worker for each",
-            )
-        if self.serves_trusted and not self.is_trusted:
-            return f"a worker of '{self.own}', which is not trusted, cannot build for trusted namespaces", (
-                "set FARM_NAMESPACE to a trusted one on it, or FARM_BUILDS_FOR to untrusted ones"
+                f"workers of '{self.own}', which is not trusted, do not build for trusted namespaces",
+                "set FARM_NAMESPACE to a trusted one on them, or FARM_BUILDS_FOR to untrusted ones",
             )
         return "", ""
 
 
-def covers(patterns: Iterable[str], namespace: str) -> bool:
+def admits(patterns: Iterable[str], namespace: str) -> bool:
     """Whether one of ``patterns`` is the namespace, or its beginning with ``*`` after it."""
     return any(one == namespace or (one.endswith("*") and namespace.startswith(one[:-1])) for one in patterns)
 
 
 def is_name(text: str) -> bool:
-    plain = text.replace("/", "").replace(".", "").replace("_", "").replace("-", "").replace("+", "")
-    return len(text) <= LONGEST and plain.isascii() and plain.isalnum() and not text.startswith(("/", "-"))
+    return len(text) <= LONGEST and _NAME.fullmatch(text) is not None
 
 
 def client_namespace(name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farm.namespaces import admits
 from farm.targets import Target, capability_name
 from farm.toolchains import Toolchain
 
@@ -149,6 +150,8 @@ class Seat:
     gpu_memory: int = 0
     fresh: bool = True
     aside: str = ""
+    namespaces: tuple[str, ...] = ()
+    """For whom it builds (``namespaces.admits``); empty: for everybody."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ class Needs:
     memory: int = 0
     gpu_memory: int = 0
     failed_on: Mapping[str, str] | frozenset[str] = frozenset()
+    namespace: str = ""
 
 
 def why_not(needs: Needs, seat: Seat) -> str:
@@ -167,6 +171,8 @@ def why_not(needs: Needs, seat: Seat) -> str:
         return "has not been heard of lately"
     if needs.capability not in seat.capabilities:
         return f"does not build {needs.capability}"
+    if needs.namespace and seat.namespaces and not admits(seat.namespaces, needs.namespace):
+        return f"builds for {', '.join(seat.namespaces)}, not for {needs.namespace}"
     if seat.node in needs.failed_on:
         return "failed at it before"
     if seat.aside:

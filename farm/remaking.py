@@ -42,8 +42,12 @@ def _requests(index: Index, store: BlobStore, engines: Sequence[Engine]) -> list
 
 def answer_of(build: Build) -> Answer:
     """An answer that waits for ``build``, for a build that was found by its id rather than asked for."""
-    request = build.request
-    identity = Identity(
+    return Answer(identity_of(build.request), Outcome.QUEUED, build=build.id)
+
+
+def identity_of(request: BuildRequest) -> Identity:
+    """As much of an ask's identity as a request holds."""
+    return Identity(
         model=request.model,
         path=Path(request.model),
         target=request.target,
@@ -60,4 +64,3 @@ def answer_of(build: Build) -> Answer:
         format=request.program_format,
         given=request.settings,
     )
-    return Answer(identity, Outcome.QUEUED, build=build.id)

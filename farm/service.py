@@ -34,14 +34,17 @@ from farm.leaving import Leaving, Pin, Pinned
 from farm.lookout import Lookout
 from farm.measurements import MeasuringAsk
 from farm.measuring import Asked, Waiting, asked
+from farm.namespaces import queue
 from farm.outlines import load_outline, outline_of, program_reasons, save_outline
 from farm.pinning import pin
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
+from farm.recorder import Recorder
 from farm.remaking import remake
 from farm.repair import Repair
 from farm.store import BlobStore
 from farm.toolchains import exact_toolchain
 from farm.trust import Policy
+from farm.usage import tally, tally_joined, tally_served, tally_spent
 
 if TYPE_CHECKING:
     from farm.config import Config
@@ -98,7 +101,7 @@ class Farm:
         self.store = store
         self.dispatch = dispatch
         self.identifier = identifier
-        self.cache = EngineCache(index, store, (config.namespace,), trust=trust)
+        self.cache = EngineCache(index, store, config.realm, trust=trust)
         self.cache.hold_seconds = min(HOLD_SECONDS, config.gc_grace) or HOLD_SECONDS
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self.waiters = {self.waiter}
@@ -108,6 +111,7 @@ class Farm:
         self._stored: dict[Path, tuple[str, float]] = {}
         self._outlined: dict[Path, str] = {}
         self.lookout = Lookout(index)
+        self.recorder = Recorder(index)
         self.care: Callable[[], None] = lambda: None
         """What is done beside the builds, now and then: collection, where nobody else sees to it."""
         self.notify: Callable[[str], None] = lambda text: None
@@ -129,6 +133,7 @@ class Farm:
     def close(self) -> None:
         """Stop building here, if this process did, and let go of the database."""
         self.dispatch.stop()
+        self.recorder.close()
         self.index.close()
 
     # -- asking ------------------------------------------------------------------------------------------------
@@ -182,8 +187,9 @@ class Farm:
             answers = [missing_unless_exact(answer) for answer in answers]
         if allow_portable:
             answers = [self._or_portable(answer) for answer in answers]
-        distrusted = {n for n, miss in enumerate(found) if isinstance(miss, Miss) and miss.untrusted}
-        self._count(answers, distrusted)
+        reasons = [miss.reason if isinstance(miss, Miss) else "other_recipe" for miss in found]
+        with self.recorder.adding() as more:
+            tally(more, answers, reasons, force and build)
         if build:
             self._forget_lost(found)
         missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
@@ -193,12 +199,14 @@ class Farm:
         wanted = [
             n for n, answer in enumerate(answers) if answer.outcome is Outcome.MISSING or (force and not answer.error)
         ]
+        useless = {n for n, miss in enumerate(found) if isinstance(miss, Miss) and self._stays(miss)}
         for again in (False, True):
-            # What is there and not trusted must be built though it is there.
-            some = [n for n in wanted if (n in distrusted) is again]
+            some = [n for n in wanted if (n in useless) is again]
             who = waiter or ("" if keep else self.waiter)
             for n, answer in zip(some, self._claim([answers[n] for n in some], force or again, who), strict=True):
                 answers[n] = answer
+        with self.recorder.adding() as more:
+            tally_joined(more, answers)
         return answers
 
     def _forget_lost(self, found: Sequence[Found | Miss]) -> None:
@@ -206,7 +214,13 @@ class Farm:
         for miss in found:
             if isinstance(miss, Miss) and miss.lost is not None:
                 reason = "blob missing" if miss.why == BLOB_LOST else "row altered"
-                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, reason)
+                place = None if miss.why == BLOB_LOST else miss.lost.namespace
+                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, reason, place)
+
+    def _stays(self, miss: Miss) -> bool:
+        """Whether there is an engine that stays and cannot be had: it must be built though it is there."""
+        lost = miss.lost is not None and not self.config.realm.may_write(miss.lost.namespace)
+        return miss.untrusted or lost
 
     def _first_answer(self, identity: Identity, found: Found | Miss) -> Answer:
         if isinstance(found, Miss):
@@ -225,22 +239,13 @@ class Farm:
         hit = hit_answer(answer.identity, Found(engine, exact=False, same_weights=True))
         return replace(hit, portable=made_for)
 
-    def _count(self, answers: Sequence[Answer], distrusted: Collection[int] = ()) -> None:
-        hits = [answer for answer in answers if answer.outcome is Outcome.HIT]
-        if hits:
-            self.index.count("hit", {"n": len(hits), "seconds": sum(answer.saved for answer in hits)})
-        misses = len(answers) - len(hits)
-        if misses:
-            refused = sum(answers[n].outcome is not Outcome.HIT for n in distrusted)
-            self.index.count("miss", {"n": misses} | ({"untrusted": refused} if refused else {}))
-
     def _claim(self, answers: Sequence[Answer], force: bool, waiter: str) -> list[Answer]:
         """Queue or join a build for each. Programs first: a build must never wait for bytes that are not there."""
         if not answers:
             return []
         self._submissions += 1
         requests = self._requests([answer.identity for answer in answers])
-        claims = self.index.claim_or_join(requests, waiter, force=force)
+        claims = self.index.claim_or_join(requests, waiter, force=force, reads=self.cache.namespaces)
         self.dispatch.wake(self.index.wakes(0.0))
         return [self._claimed(answer, claim) for answer, claim in zip(answers, claims, strict=True)]
 
@@ -273,7 +278,7 @@ class Farm:
             settings=identity.given,
             custom_ops=identity.custom_ops,
             weights=identity.weights,
-            capability=identity.capability,
+            capability=queue(identity.capability, self.config.realm.is_trusted),
             priority=identity.priority,
             namespace=self.config.namespace,
             tenant=self.config.tenant,
@@ -428,15 +433,21 @@ class Farm:
         stored program. Else, or when that cannot be, it is an error: ``Missing``, ``CorruptBlob``, ``Untrusted``.
         """
         try:
-            self.cache.fetch(engine, dest)
+            self._fetch(engine, dest)
             return engine
         except (Missing, CorruptBlob, Untrusted) as error:
             if not build:
                 raise
             self.notify(f"{error.message}; it is built again")
             made = self._made_again(engine, error)
-        self.cache.fetch(made, dest)
+        self._fetch(made, dest)
         return made
+
+    def _fetch(self, engine: Engine, dest: Path) -> None:
+        began = time.monotonic()
+        self.cache.fetch(engine, dest)
+        with self.recorder.adding() as more:
+            tally_served(more, engine, time.monotonic() - began)
 
     def _made_again(self, engine: Engine, error: FarmError) -> Engine:
         (answer,) = self.remake([engine])
@@ -478,6 +489,12 @@ class Farm:
     def store_program(self, identity: Identity) -> str:
         """Put an identity's program into the store, as ``submit`` does; the digest of its bytes."""
         return self._store_program(identity)
+
+    def spent(self, key: str, **seconds: float) -> None:
+        """Tell what it took to bring an engine of ``key`` into use: ``deserialise`` and ``refit``, in seconds, which
+        only whoever did it knows. It is taken off what the cache has saved (``farm stats``)."""
+        with self.recorder.adding() as more:
+            tally_spent(more, key, seconds)
 
     # -- ending ------------------------------------------------------------------------------------------------
 

@@ -191,7 +191,7 @@ def results(farm: Farm, sweep: Sweep) -> SweepResults:
     """How every trial stands now: from the engines and builds that the index has, and nothing else."""
     asked = [trial for trial in sweep.trials if trial.recipe]
     wanted = {trial.recipe: Wanted(trial.key, trial.recipe) for trial in asked}
-    found = farm.index.find(list(wanted.values()), (farm.config.namespace,))
+    found = farm.index.find(list(wanted.values()), farm.cache.namespaces)
     engines = {recipe: hit.engine for recipe, hit in zip(wanted, found, strict=True) if hit is not None and hit.exact}
     ids = {trial.build for trial in asked if trial.build}
     builds = {build.id: build for build in farm.index.builds(ids=ids, limit=len(ids))} if ids else {}

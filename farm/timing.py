@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from farm.builders import Merged
-from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
+from farm.errors import BadInput, CorruptBlob, FarmError, Missing, NotAllowed, Unavailable
 from farm.logging import get_logger
 from farm.store import BlobStore, VersionedObjects
 from farm.timing_history import Author, History, Ran, Scope, Version
@@ -76,7 +76,10 @@ class TimingCaches:
         tries: int = TRIES,
         pause: float = FIRST_PAUSE_S,
         clock: Callable[[], float] = time.time,
+        trusted: bool = True,
     ) -> None:
+        """``trusted``: whether the scopes of trusted namespaces may be written (``NotAllowed`` where not)."""
+        self._trusted = trusted
         self._objects, self._store = objects, store
         self._tries, self._pause, self._clock = tries, pause, clock
 
@@ -199,6 +202,8 @@ class TimingCaches:
 
     def _replaced(self, scope: Scope, change: Callable[[History], tuple[History, T]]) -> T:
         """Compare and swap, until nobody else was first."""
+        if not (self._trusted or scope.realm):
+            raise NotAllowed(f"{scope} is written from trusted namespaces alone", "set FARM_NAMESPACE to one of them")
         for attempt in range(self._tries):
             before, token = self._read(scope)
             after, answer = change(before)

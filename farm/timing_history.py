@@ -24,12 +24,14 @@ KEPT_VERSIONS = 20
 KEPT_REVOKED = 20
 KEPT_BASELINES = 200
 SHORT = 12
+UNTRUSTED = "untrusted"
 _UNFIT = re.compile(r"[^a-z0-9.]+")
 
 
 @dataclass(frozen=True)
 class Scope:
-    """``editable`` caches are a kind of their own. The driver is none of a scope (TensorRT does not bind a cache to
+    """``editable`` caches are a kind of their own; so are those of untrusted namespaces (``realm``), which trusted
+    workers neither read nor write. The driver is none of a scope (TensorRT does not bind a cache to
     it); a version tells which one it was timed under."""
 
     flavour: str
@@ -37,17 +39,22 @@ class Scope:
     cuda: int
     device: Device
     editable: bool = False
+    realm: str = ""
 
     @classmethod
-    def of(cls, toolchain: Toolchain, gpu: Mapping[str, Any], editable: bool = False) -> Scope:
-        return cls(toolchain.flavour, toolchain.version, toolchain.cuda, Device.of(gpu), editable)
+    def of(cls, toolchain: Toolchain, gpu: Mapping[str, Any], editable: bool = False, trusted: bool = True) -> Scope:
+        device, realm = Device.of(gpu), "" if trusted else UNTRUSTED
+        return cls(toolchain.flavour, toolchain.version, toolchain.cuda, device, editable, realm)
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Scope:
         return cls(**{**told, "device": Device(**told["device"])})
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        told = asdict(self)
+        if not self.realm:
+            del told["realm"]  # as it was before there were realms: a scope's id stays what it is
+        return told
 
     @property
     def id(self) -> str:
@@ -62,11 +69,12 @@ class Scope:
     def name(self) -> str:
         """The pointer's name, which people may read: ``timing-tensorrt-10.14.1-cu13-l4-sm89-58mp-23g-3f2a…``."""
         parts = ["timing", self.flavour, self.version, f"cu{self.cuda}", str(self.device)]
-        parts += ["editable"] if self.editable else []
+        parts += [word for word in ("editable" if self.editable else "", self.realm) if word]
         return "-".join([*(_UNFIT.sub("-", part.lower()).strip("-")[:80] for part in parts), self.id])
 
     def __str__(self) -> str:
-        return f"{self.toolchain} on {self.device}" + (" (editable)" if self.editable else "")
+        kind = ", ".join(word for word in ("editable" if self.editable else "", self.realm) if word)
+        return f"{self.toolchain} on {self.device}" + (f" ({kind})" if kind else "")
 
 
 @dataclass(frozen=True)

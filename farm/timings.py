@@ -7,7 +7,7 @@ there is no build. TensorRT-RTX times no kernels: for it nothing is taken and no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,23 @@ COMPARED = ("optimization_level", "tiling_optimization_level", "num_avg_timing_i
 
 @dataclass(frozen=True)
 class Taken:
-    """What a build starts from. No ``scope``: timings are not shared; no ``file``: there are none yet."""
+    """What a build starts from. No ``scope``: timings are not shared; no ``file``: there are none yet. ``lent``: which
+    other scope's the file is, that is read and never written."""
 
     mode: str = "share"
     scope: Scope | None = None
     version: Version | None = None
     file: Path | None = None
     why_not: str = ""
+    lent: str = ""
 
 
 class Timings:
-    """One worker's, on one GPU (``gpu``: its fields, as the worker's row has them). Without any it does nothing."""
+    """One worker's, on one GPU (``gpu``: its fields, as the worker's row has them). Without any it does nothing.
+
+    A worker that is not ``trusted`` shares what it learns with its like alone; it begins from the trusted ones' timings
+    where those have none.
+    """
 
     def __init__(
         self,
@@ -48,7 +54,9 @@ class Timings:
         gpu: Mapping[str, Any] | None = None,
         author: Author | None = None,
         mode: str = "share",
+        trusted: bool = True,
     ) -> None:
+        self._trusted = trusted
         self._caches, self._merger, self._gpu = caches, merger, gpu
         self._author = author or Author("unknown")
         self._mode = mode
@@ -57,7 +65,7 @@ class Timings:
         """The newest timings of this GPU and ``toolchain``, as a file in ``folder``."""
         if not (self._caches and self._gpu and toolchain.device_bound) or self._mode == "off":
             return Taken(self._mode)
-        scope = Scope.of(toolchain, self._gpu, editable=self._mode != "share")
+        scope = Scope.of(toolchain, self._gpu, editable=self._mode != "share", trusted=self._trusted)
         try:
             return self._take(self._caches, scope, folder / FILE)
         except (FarmError, OSError) as error:
@@ -68,6 +76,12 @@ class Timings:
 
     def _take(self, caches: TimingCaches, scope: Scope, path: Path) -> Taken:
         found = caches.latest(scope)
+        if found is None and scope.realm:
+            theirs = replace(scope, realm="")
+            lent = caches.latest(theirs)
+            if lent is not None:
+                path.write_bytes(lent[1])
+                return Taken(self._mode, scope, file=path, lent=f"version {lent[0].number} of {theirs.id}")
         if found is None and self._mode == "strict":
             raise AttemptFailed(
                 Failure(
@@ -98,6 +112,8 @@ class Timings:
             "written": None,
             "entries": {"before": product.timed.before, "after": product.timed.after},
         }
+        if taken.lent:
+            note["lent"] = taken.lent
         if reasons := [text for text in (taken.why_not, product.timed.aside) if text]:
             note["not_used"] = reasons[0]
         if taken.mode != "strict":
@@ -132,7 +148,8 @@ class Timings:
         number = taken.version.number if taken.version else None
         started = None if timed.aside else number
         seconds = product.seconds.get("build", 0.0)
-        ran = Ran(like, seconds, started, timed.before, timed.after)
+        # A build that began from lent timings is comparable to none of this scope.
+        ran = None if taken.lent else Ran(like, seconds, started, timed.before, timed.after)
         return Lesson(product.timing_cache.read_bytes(), self._author, number, timed.aside, timed.after, ran)
 
 

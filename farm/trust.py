@@ -16,8 +16,9 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,22 +26,28 @@ from typing import TYPE_CHECKING, Any
 from farm.builds import Engine
 from farm.errors import BadConfig, BadInput, Unavailable
 from farm.manifests import SCHEMA, alteration, signing_input
+from farm.namespaces import admits, is_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 KIND = "ssh-ed25519"
 _START = len(KIND).to_bytes(4, "big") + KIND.encode() + (32).to_bytes(4, "big")
+ONLY = "namespaces="
+_BETWEEN = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
+"""A comma outside quotes."""
 LARGEST = 1 << 20
 """No key or trust file is larger."""
 
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """A public key: its 32 bytes, and the name that the trust file gives its holder."""
+    """A public key: its 32 bytes, the name that the trust file gives its holder, and the namespaces that it may vouch
+    for (``namespaces.admits``; empty: for all)."""
 
     raw: bytes
     name: str = ""
+    namespaces: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -49,7 +56,11 @@ class TrustedKey:
 
     def line(self) -> str:
         """As a trust file has it."""
-        return f"{self.name or 'unnamed'} {KIND} {base64.b64encode(_START + self.raw).decode()}"
+        only = f'namespaces="{",".join(self.namespaces)}" ' if self.namespaces else ""
+        return f"{self.name or 'unnamed'} {only}{KIND} {base64.b64encode(_START + self.raw).decode()}"
+
+    def vouches_for(self, namespace: str) -> bool:
+        return not self.namespaces or admits(self.namespaces, namespace)
 
 
 def key_id(raw: bytes) -> str:
@@ -158,10 +169,14 @@ class Policy:
             return told
         if engine.manifest.get("schema") != SCHEMA:
             return f"its manifest is of schema {engine.manifest.get('schema')}, and {SCHEMA} is what can be signed"
-        return self.refuses_statement(engine.manifest.get("signature"), signing_input(engine.manifest))
+        if engine.manifest.get("namespace") != engine.namespace:
+            return "its manifest names no namespace"
+        where = (engine.namespace,)
+        return self.refuses_statement(engine.manifest.get("signature"), signing_input(engine.manifest), where)
 
-    def refuses_statement(self, signature: object, statement: bytes) -> str:
-        """Why a statement's signature is not believed, in words; empty when it is."""
+    def refuses_statement(self, signature: object, statement: bytes, namespaces: Sequence[str] = ()) -> str:
+        """Why a statement's signature is not believed, in words; empty when it is. Its key must be one that may vouch
+        for one of ``namespaces``, where they are given."""
         if signature is None:
             return "it is not signed"
         if not isinstance(signature, Mapping) or signature.get("scheme") != "ed25519":
@@ -169,6 +184,9 @@ class Policy:
         check = self._checks.get(str(signature.get("key")))
         if check is None:
             return f"it is signed by {signature.get('key')}, whom FARM_TRUST does not name"
+        key = self.keys[str(signature.get("key"))]
+        if namespaces and not any(key.vouches_for(name) for name in namespaces):
+            return f"it is signed by {key.name or key.id}, whom FARM_TRUST does not name for {' or '.join(namespaces)}"
         return "" if _verified(check, str(signature.get("value")), statement) else "its signature is bad"
 
 
@@ -186,7 +204,7 @@ def load_policy(text: str) -> Policy:
     """What FARM_TRUST says: the path of a trust file, or keys themselves, separated by commas. ``BadConfig`` for what
     cannot be read, and for a list that names nobody: a mistake there must not end in trusting everybody."""
     if f"{KIND} " in text:
-        where, lines = "FARM_TRUST", text.replace(",", "\n").splitlines()
+        where, lines = "FARM_TRUST", _BETWEEN.sub("\n", text).splitlines()
     else:
         where = str(Path(text).expanduser())
         lines = _read("FARM_TRUST", Path(where)).decode("utf-8", "replace").splitlines()
@@ -198,19 +216,31 @@ def load_policy(text: str) -> Policy:
 
 
 def _parse(line: str, where: str) -> TrustedKey:
-    """``NAME ssh-ed25519 AAAA… comment``; the name may be left out. Options, as OpenSSH has them, are refused: they
-    would limit what a key is trusted for."""
+    """``NAME namespaces="main,release" ssh-ed25519 AAAA… comment``; name and namespaces may be left out. Other options
+    that OpenSSH has are refused: they would limit what a key is trusted for."""
     words = line.split()
-    name = "" if words[0] == KIND else words.pop(0)
+    name = "" if words[0] == KIND or words[0].startswith(ONLY) else words.pop(0)
+    namespaces = _namespaces(words.pop(0), where) if words and words[0].startswith(ONLY) else ()
     if len(words) < 2 or words[0] != KIND:
-        raise BadConfig(f"{where}: '{line[:60]}' names no key", f"write 'NAME {KIND} AAAA…', and no options")
+        hint = f"write 'NAME {KIND} AAAA…', and no option but namespaces=\"main,release\""
+        raise BadConfig(f"{where}: '{line[:60]}' names no key", hint)
     try:
         blob = base64.b64decode(words[1], validate=True)
     except (binascii.Error, ValueError):
         blob = b""
     if len(blob) != len(_START) + 32 or not blob.startswith(_START):
         raise BadConfig(f"{where}: '{line[:60]}' holds no Ed25519 key", "copy the line that 'farm keygen' wrote")
-    return TrustedKey(blob[len(_START) :], name)
+    return TrustedKey(blob[len(_START) :], name, namespaces)
+
+
+def _namespaces(word: str, where: str) -> tuple[str, ...]:
+    """What ``namespaces="…"`` lists; an empty list would read as all."""
+    quoted = word[len(ONLY) :]
+    listed = tuple(quoted.strip('"').split(","))
+    names = [f"{one[:-1]}x" if one.endswith("*") else one for one in listed]
+    if len(quoted) < 2 or quoted[0] + quoted[-1] != '""' or not all(is_name(name) for name in names):
+        raise BadConfig(f"{where}: '{word[:60]}' lists no namespaces", 'write namespaces="main,pr-*", without blanks')
+    return listed
 
 
 def _read(variable: str, path: Path, private: bool = False) -> bytes:

@@ -24,6 +24,7 @@ from farm.findings import Finding, Kind, Verified
 from farm.forms import said_of
 from farm.human import human_size, short
 from farm.manifests import alteration, body
+from farm.namespaces import UNTRUSTED
 from farm.reconcile import GRACE_SECONDS, Reconcile, belong_together, bind
 from farm.repair import Repair
 from farm.service import Farm
@@ -294,7 +295,10 @@ class Verify:
 
     def _distrusted_form(self, name: str, row: Holding) -> list[Finding]:
         trust, form = self._farm.cache.trust, self._index.form(str(row.place[0]), str(row.place[1]))
-        refused = trust.refuses_statement(form.detail.get("signature"), said_of(form)) if trust and form else ""
+        refused = ""
+        if trust and form:
+            vouchers = () if form.exporter.endswith(UNTRUSTED) else self._farm.cache.realm.trusted
+            refused = trust.refuses_statement(form.detail.get("signature"), said_of(form), vouchers)
         if not refused:
             return []
         finding = self._find(Kind.UNTRUSTED, str(row.place[0]), f"{name}: {refused}")

@@ -20,6 +20,7 @@ from farm.hosts.gpu import local_gpu
 from farm.hosts.processes import alive, vantage
 from farm.identify import Identifier
 from farm.index import Index, Worker
+from farm.namespaces import queues
 from farm.repair import Repair
 from farm.service import Dispatch, Farm
 from farm.store import BlobStore, VersionedObjects
@@ -92,7 +93,7 @@ def open_index(config: Config) -> Index:
 
     if not config.database_url:
         make_home(config)
-    return SqlIndex(config.database)
+    return SqlIndex(config.database, config.realm)
 
 
 def make_home(config: Config) -> None:
@@ -150,7 +151,7 @@ def open_pulling(config: Config) -> Iterator[Pulling]:
         yield Pulling(store)
         return
     with contextlib.closing(open_index(config)) as index:
-        cache = EngineCache(index, store, (config.namespace,), trust=policy)
+        cache = EngineCache(index, store, config.realm, trust=policy)
         yield Pulling(store, cache.refuses_line)
 
 
@@ -169,7 +170,8 @@ def open_timing(config: Config, store: BlobStore | None = None) -> TimingCaches:
     """The timing caches that the configured store holds."""
     from farm.timing import TimingCaches
 
-    return TimingCaches(objects=open_objects(config), store=store or open_store(config))
+    trusted = config.realm.is_trusted
+    return TimingCaches(objects=open_objects(config), store=store or open_store(config), trusted=trusted)
 
 
 def open_merger(config: Config, environment: Mapping[str, str]) -> Merger:
@@ -188,7 +190,8 @@ def open_timings(config: Config, store: BlobStore, fitting: Fitting) -> Timings:
     if gpu is None:
         return Timings(mode=config.timing)
     author = Author(config.host, str(fitting.detail.get("driver", "")))
-    return Timings(open_timing(config, store), open_merger(config, fitting.environment), gpu, author, config.timing)
+    merger, trusted = open_merger(config, fitting.environment), config.realm.is_trusted
+    return Timings(open_timing(config, store), merger, gpu, author, config.timing, trusted)
 
 
 def timed_here() -> tuple[list[tuple[Toolchain, dict[str, Any]]], dict[str, str]]:
@@ -329,11 +332,12 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
     return BuildWorker(
         Workshop(
             index=index,
-            cache=EngineCache(index, store, (config.namespace,), Ledger(index), signer=signer),
-            forms=Forms(index, store, config.scratch, builder, limits, signer, open_trust(config)),
+            cache=EngineCache(index, store, config.realm, Ledger(index), signer=signer),
+            forms=Forms(index, store, config.scratch, builder, limits, signer, open_trust(config), config.realm),
             builder=builder,
             identifier=open_identifier(config),
-            serves=fitting.serves,
+            serves=queues(fitting.serves, config.realm.is_trusted),
+            namespaces=config.realm.serves,
             scratch=config.scratch,
             host=config.host,
             limits=limits,
@@ -341,7 +345,7 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
             beat_seconds=config.beat_seconds,
             say_seconds=max(config.beat_seconds, SAY_SECONDS) if config.fleet else config.beat_seconds,
             slots=fitting.slots,
-            detail=fitting.detail,
+            detail={**fitting.detail, "builds_for": list(config.realm.serves)},
             admission=fitting.admission,
             timings=open_timings(config, store, fitting),
             release=fitting.release,
@@ -365,8 +369,8 @@ def open_bench(
     trust = open_trust(config)
     return Bench(
         index=index,
-        cache=EngineCache(index, store, (config.namespace,), trust=trust),
-        forms=Forms(index, store, config.scratch, builder, limits, None, trust),
+        cache=EngineCache(index, store, config.realm, trust=trust),
+        forms=Forms(index, store, config.scratch, builder, limits, None, trust, config.realm),
         measurer=TorchMeasurer(environment_for(fitting.gauged)),
         places=fitting.measures,
         scratch=config.scratch,
@@ -397,7 +401,7 @@ def open_upkeep(config: Config) -> Leaving:
 
     if not config.database_url:
         make_home(config)
-    return SqlIndex(config.database)
+    return SqlIndex(config.database, config.realm)
 
 
 def reconcile(

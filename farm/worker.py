@@ -48,8 +48,9 @@ COMMIT_PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a worker needs around it. ``serves`` are the queues whose builds this machine can make, ``slots`` how many
-    at once; ``detail`` is what else the machine says of itself. ``say_seconds``: how often progress is written down."""
+    """What a worker needs around it. ``serves`` are the queues whose builds this machine can make, ``namespaces`` for
+    whom (``namespaces.admits``; empty: for everybody), ``slots`` how many at once; ``detail`` is what else the machine
+    says of itself. ``say_seconds``: how often progress is written down."""
 
     index: Index
     cache: EngineCache
@@ -59,6 +60,7 @@ class Workshop:
     serves: tuple[str, ...]
     scratch: Path
     host: str
+    namespaces: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     lease_seconds: float = 15.0
     beat_seconds: float = 0.4
@@ -153,6 +155,7 @@ class BuildWorker:
             memory=room.capacity or NO_LIMIT,
             free=room.free() if room.capacity else NO_LIMIT,
             gpu_memory=room.gpu_capacity or NO_LIMIT,
+            namespaces=self.shop.namespaces,
         )
         return self.shop.index.lease(offer, self.shop.lease_seconds, count)
 
@@ -279,7 +282,7 @@ class BuildWorker:
         client from naming one program's engine by another's key (DESIGN, promises 1 and 5).
         """
         keyed, inputs = self.shop.identifier.recompute(program, request)
-        if (keyed.key, keyed.recipe) != (request.key, request.recipe):
+        if (keyed.key, keyed.recipe, keyed.weights) != (request.key, request.recipe, request.weights):
             # Of this upload, not of the recipe: remembered, it would turn away those who have the right file.
             raise AttemptFailed(
                 Failure(

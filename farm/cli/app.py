@@ -15,6 +15,8 @@ from farm.cli import (
     measuring,
     nodes,
     prebuild,
+    promotion,
+    statistics,
     sweep_life,
     timing,
     upkeep,
@@ -67,7 +69,7 @@ app.command("show", rich_help_panel=LOOK)(looking.show)
 app.command("logs", rich_help_panel=LOOK)(looking.logs)
 app.command("cancel", rich_help_panel=LOOK)(looking.cancel)
 app.command("retry", rich_help_panel=LOOK)(looking.retry)
-app.command("stats", rich_help_panel=LOOK)(looking.stats)
+app.command("stats", rich_help_panel=LOOK)(statistics.stats)
 app.command("settings", rich_help_panel=LOOK)(looking.settings)
 app.command("nodes", rich_help_panel=FLEET)(nodes.nodes)
 app.command("worker", rich_help_panel=FLEET)(fleet.worker)
@@ -76,6 +78,7 @@ app.command("reconcile", rich_help_panel=FLEET)(upkeep.reconcile)
 app.command("migrate", rich_help_panel=FLEET)(upkeep.migrate)
 app.add_typer(timing.app, name="timing", rich_help_panel=CARE)
 app.command("verify", rich_help_panel=CARE)(verifying.verify)
+app.command("promote", rich_help_panel=CARE)(promotion.promote)
 app.command("keygen", rich_help_panel=CARE)(verifying.keygen)
 app.command("gc", rich_help_panel=CARE)(collecting.gc)
 app.command("pin", rich_help_panel=CARE)(collecting.pin)

@@ -32,6 +32,7 @@ def build_document(build: Build) -> dict[str, Any]:
         "progress": build.progress,
         "worker": build.worker,
         "node": build.node,
+        "namespace": request.namespace,
         "tenant": request.tenant,
         "expected_seconds": round(request.expected, 3),
         "memory": request.memory,
@@ -59,7 +60,28 @@ def engine_document(engine: Engine) -> dict[str, Any]:
         "build_seconds": round(engine.build_seconds, 3),
         "created": engine.created,
         "namespace": engine.namespace,
+        "provenance": provenance(engine),
     }
+
+
+def provenance(engine: Engine) -> dict[str, Any]:
+    """Whose word an engine is: a worker's that built it (``built``), that of a client which did so itself (``client``),
+    or that of somebody who ``vouched`` for it."""
+    vouched, client = engine.manifest.get("vouched"), engine.manifest.get("client")
+    if isinstance(vouched, dict):
+        return {"kind": "vouched", "by": vouched.get("by"), "from": vouched.get("from"), "node": None}
+    if client:
+        return {"kind": "client", "by": client, "from": None, "node": None}
+    return {"kind": "built", "by": None, "from": None, "node": engine.manifest.get("node")}
+
+
+def said_of(item: dict[str, Any]) -> str:
+    """A provenance in a few words."""
+    if item["kind"] == "vouched":
+        return f"vouched for by {item['by']} (from {item['from']})"
+    if item["kind"] == "client":
+        return f"built by client {item['by']}"
+    return f"built on {item['node']}" if item["node"] else "built"
 
 
 def program_document(program: StoredProgram) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def explain_asks(farm: Farm, asks: Sequence[Ask], as_json: bool) -> None:
 def _nearest(farm: Farm, identity: Identity) -> list[Comparison]:
     """The likest of what has an engine: of the same graph first, then of all that was asked of late."""
     recorded = [*farm.index.recent_parts(graph=identity.graph), *farm.index.recent_parts()]
-    found = farm.index.find([Wanted(item.key, item.recipe) for item in recorded], (farm.config.namespace,))
+    found = farm.index.find([Wanted(item.key, item.recipe) for item in recorded], farm.cache.namespaces)
     built = [item for item, hit in zip(recorded, found, strict=True) if hit is not None]
     near = nearest(key_parts(identity), built)
     if not any(_differs_in_program(other) for other in near):

@@ -1,4 +1,4 @@
-"""``farm ls``, ``show``, ``logs``, ``cancel``, ``retry``, ``stats`` and ``settings``."""
+"""``farm ls``, ``show``, ``logs``, ``cancel``, ``retry`` and ``settings``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from farm.cli import options as opt
 from farm.cli.output import (
     Column,
     Table,
-    card,
     count_of,
     emit,
     emit_line,
@@ -56,13 +55,18 @@ def ls(
     state: Annotated[
         str, typer.Option("--state", metavar="STATE", help="Builds in this state: queued, running, failed …")
     ] = "",
+    namespace: Annotated[
+        str, typer.Option("--namespace", metavar="NS", help="Engines of this namespace; '*': of every one.")
+    ] = "",
     as_json: opt.Json = False,
 ) -> None:
     """List engines, builds, programs, nodes, sweeps or pins."""
+    if namespace and thing is not Thing.ENGINES:
+        raise BadInput("--namespace goes with engines", "write 'farm ls engines --namespace NS'")
     if state and thing is not Thing.BUILDS:
         raise BadInput("--state goes with builds", "write 'farm ls builds --state …'")
     with opened() as farm:
-        documents = _LISTS[thing](farm, limit, state)
+        documents = _LISTS[thing](farm, limit, namespace if thing is Thing.ENGINES else state)
     if as_json:
         emit(documents)
     elif documents:
@@ -71,10 +75,12 @@ def ls(
         say(_NOTHING[thing])
 
 
-def _engines(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
+def _engines(farm: Farm, limit: int, namespace: str) -> list[dict[str, Any]]:
     from farm.cli.documents import engine_document
 
-    return [engine_document(engine) for engine in farm.index.engines(limit=limit, namespaces=farm.cache.namespaces)]
+    places = (namespace,) if namespace else farm.cache.namespaces
+    found = farm.index.engines(limit=limit, namespaces=() if namespace == "*" else places)
+    return [engine_document(engine) for engine in found]
 
 
 def _builds(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
@@ -112,6 +118,8 @@ def _pins(farm: Farm, limit: int, state: str) -> list[dict[str, Any]]:
 
 
 def _show_engines(documents: Sequence[dict[str, Any]]) -> None:
+    from farm.cli.documents import said_of
+
     table = Table(
         [
             Column("engine"),
@@ -120,6 +128,8 @@ def _show_engines(documents: Sequence[dict[str, Any]]) -> None:
             Column("size", right=True),
             Column("build", right=True),
             Column("made"),
+            Column("namespace"),
+            Column("provenance", cut="tail"),
         ]
     )
     for item in documents:
@@ -130,6 +140,8 @@ def _show_engines(documents: Sequence[dict[str, Any]]) -> None:
             human_size(item["size"]),
             human_seconds(item["build_seconds"]),
             human_ago(item["created"]),
+            item["namespace"],
+            said_of(item["provenance"]),
         )
     table.show()
 
@@ -327,22 +339,6 @@ def _retry_build(farm: Farm, build: Build, no_wait: bool, as_json: bool) -> int:
     else:
         show_answers(answers)
     return exit_code(answers)
-
-
-# -- stats ---------------------------------------------------------------------------------------------------
-
-
-def stats(as_json: opt.Json = False) -> None:
-    """Say what the cache holds and what it has saved."""
-    with opened() as farm:
-        numbers = farm.index.stats()
-    if as_json:
-        emit(numbers)
-        return
-    from farm.cli.statistics import stats_facts
-
-    for title, facts in stats_facts(numbers):
-        card(title, facts)
 
 
 # -- settings ------------------------------------------------------------------------------------------------

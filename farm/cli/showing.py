@@ -13,6 +13,7 @@ from farm.cli.documents import (
     engine_document,
     event_document,
     program_document,
+    said_of,
 )
 from farm.cli.measuring import measured_facts, show_measurements
 from farm.cli.nodes import reasons
@@ -85,9 +86,11 @@ def _sweeps(farm: Farm, ident: str) -> list[Shown]:
 
 
 def _engines(farm: Farm, ident: str) -> list[Shown]:
-    """Engines of equal bytes are one; the newest stands for them."""
+    """Engines of equal bytes are one; the newest stands for them. Those of other namespaces only where there is none in
+    those that are read."""
     engines: dict[str, Engine] = {}
-    for engine in farm.index.engines(prefix=ident, limit=FEW * 4, namespaces=farm.cache.namespaces):
+    readable = farm.index.engines(prefix=ident, limit=FEW * 4, namespaces=farm.cache.namespaces)
+    for engine in readable or farm.index.engines(prefix=ident, limit=FEW * 4):
         engines.setdefault(engine.digest, engine)
     return [
         Shown("engine", short(engine.digest), lambda engine=engine: _engine_document(farm, engine), _show_engine)  # type: ignore[misc]
@@ -213,6 +216,8 @@ def _show_engine(item: dict[str, Any]) -> None:
             ("made", human_time(item["created"])),
             ("build", human_seconds(item["build_seconds"]) + (f" ({phases})" if phases else "")),
             ("peak memory", human_size(manifest.get("peak_memory"))),
+            ("namespace", item["namespace"]),
+            ("provenance", said_of(item["provenance"])),
             ("by build", manifest.get("build") or ""),
             ("on node", manifest.get("node") or ""),
             ("signed by", str(_table(manifest, "signature").get("key", ""))),

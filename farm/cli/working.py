@@ -98,7 +98,7 @@ def _idle(farm: Farm, station: Station) -> bool:
     """Nothing runs here, and nothing waits that this worker could make."""
     if station.crew.free < station.crew.hands:
         return False
-    waiting, me = farm.index.waiting(), station.crew.worker.me
+    waiting, me = farm.index.waiting(farm.config.realm.serves), station.crew.worker.me
     if any(waiting.get(name) for name in me.capabilities):
         return False
     places = me.detail.get("measures") or ()

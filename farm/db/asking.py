@@ -22,11 +22,17 @@ class Asking(BuildRows):
 
     @writes
     def claim_or_join(
-        self, connection: Connection, requests: Sequence[BuildRequest], waiter: str, *, force: bool = False
+        self,
+        connection: Connection,
+        requests: Sequence[BuildRequest],
+        waiter: str,
+        *,
+        force: bool = False,
+        reads: Sequence[str] = (),
     ) -> list[Claim]:
         if not requests:
             return []
-        return Claiming(self, connection, waiter, force).settle(requests)
+        return Claiming(self, connection, waiter, force, () if force else reads).settle(requests)
 
     @writes
     def leave(self, connection: Connection, waiter: str, builds: Collection[str] | None = None) -> list[str]:
@@ -70,6 +76,7 @@ class Asking(BuildRows):
     @writes
     def cancel(self, connection: Connection, build: str) -> Build:
         row = self._lock(connection, build)
+        self._check_writes([row.namespace])
         self._unwant(connection, [row.id], "it was cancelled for everybody")
         return self._one(connection, row.id)
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from farm.builds import Build, BuildState, Lease
 from farm.db import statements
+from farm.db.fence import Fenced
 from farm.db.models import events
 from farm.db.rows import Requests, build_from, clean, dump
 from farm.db.session import Database
@@ -23,12 +24,11 @@ def lost(lease: Lease) -> LeaseLost:
     )
 
 
-class BuildRows:
+class BuildRows(Fenced):
     """Builds as rows. Every method works inside the caller's transaction."""
 
     db: Database
     requests: Requests
-    trusted: bool
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -85,6 +85,7 @@ class BuildRows:
         row = connection.execute(self.db.made(statements.hold), which).first()
         if row is None:
             raise lost(lease)
+        self._check_writes([row.namespace])
         return row
 
     # -- changing ----------------------------------------------------------------------------------------------

@@ -50,9 +50,11 @@ Wish = tuple[str, str]
 class Claiming:
     """``settle`` once, inside one writing transaction."""
 
-    def __init__(self, rows: BuildRows, connection: Connection, waiter: str, force: bool) -> None:
+    def __init__(
+        self, rows: BuildRows, connection: Connection, waiter: str, force: bool, reads: Sequence[str] = ()
+    ) -> None:
         self._rows, self._db, self._connection = rows, rows.db, connection
-        self._waiter, self._force = clean(waiter), force
+        self._waiter, self._force, self._reads = clean(waiter), force, tuple(reads)
         self._now = self._db.time(connection)
         self._claims: dict[Wish, Claim] = {}
         self._joined: dict[str, Wish] = {}
@@ -60,6 +62,7 @@ class Claiming:
     def settle(self, requests: Sequence[BuildRequest]) -> list[Claim]:
         """The claim of each request, in their order."""
         wanted = _distinct(requests)
+        self._rows._check_writes(namespace for namespace, _ in wanted)
         if self._force:
             self._forget_failures(wanted)
         for _ in range(ROUNDS):
@@ -75,8 +78,11 @@ class Claiming:
     def _settle_round(self, wanted: Mapping[Wish, BuildRequest]) -> None:
         if not self._force:
             self._answer_known(wanted)
-        mine = self._queue({wish: request for wish, request in wanted.items() if wish not in self._claims})
+        unknown = {wish: request for wish, request in wanted.items() if wish not in self._claims}
+        elsewhere = self._made_elsewhere(unknown)
+        mine = self._queue({wish: request for wish, request in unknown.items() if wish not in elsewhere})
         self._find_active(wanted, mine)
+        self._join_elsewhere(elsewhere)
         if not self._force and not self._db.sqlite:
             self._withdraw_known(mine)
 
@@ -86,8 +92,9 @@ class Claiming:
         """Settle what has an engine or is known to fail; returns those."""
         before = set(self._claims)
         for namespace, which in self._groups(wishes):
-            for row in self._run(_made_already, which):
-                self._claims[namespace, row.recipe] = Claim(Claimed.DONE, engine=engine_from(row))
+            for other in (*self._others(namespace), namespace):  # its own last, since that is preferred
+                for row in self._run(_made_already, {**which, "the_namespace": other}):
+                    self._claims[namespace, row.recipe] = Claim(Claimed.DONE, engine=engine_from(row))
             failed = [row.id for row in self._run(_known_to_fail, which)]
             for build in self._rows._fetch(self._connection, failed):
                 self._claims.setdefault((namespace, build.request.recipe), Claim(Claimed.FAILED, build))
@@ -182,6 +189,29 @@ class Claiming:
                     self._joined[build] = (namespace, recipe)
                     self._claims[namespace, recipe] = Claim(Claimed.JOINED)
                     self._raise(build, priority, request.priority)
+
+    def _others(self, namespace: str) -> list[str]:
+        """The other namespaces that are read, the first named last."""
+        return [name for name in reversed(self._reads) if name != namespace]
+
+    def _made_elsewhere(self, wishes: Iterable[Wish]) -> dict[Wish, str]:
+        """The wishes whose recipe is being made in another namespace that is read, and that namespace. A look only:
+        builds are locked in one order, after all inserts."""
+        found: dict[Wish, str] = {}
+        for namespace, which in self._groups(wishes):
+            for other in self._others(namespace):
+                rows = self._run(_being_made, {**which, "the_namespace": other})
+                found |= {(namespace, recipe): other for recipe in rows.scalars()}
+        return found
+
+    def _join_elsewhere(self, elsewhere: Mapping[Wish, str]) -> None:
+        """Lock and join those builds; what has ended meanwhile waits for the next round. Whoever may read a namespace
+        may wait for what it makes, and no more: the build keeps its priority."""
+        asked = {(other, recipe): (own, recipe) for (own, recipe), other in elsewhere.items()}
+        for other, which in self._groups(asked):
+            for build, recipe, _ in self._run(_active, which).all():
+                self._joined[build] = asked[other, recipe]
+                self._claims[asked[other, recipe]] = Claim(Claimed.JOINED)
 
     def _new(self, build: str, request: BuildRequest) -> Claim:
         self._rows.requests.keep(build, request)
@@ -279,6 +309,10 @@ def _active(db: Database) -> Select[Any]:
     query = select(builds.c.id, builds.c.recipe, builds.c.priority).where(IS_ACTIVE, _of_recipes(db))
     # A key-share lock: it keeps out whoever would cancel the build (FOR UPDATE), and hinders no worker that leases it.
     return query.order_by(builds.c.id).with_for_update(read=True, key_share=True)
+
+
+def _being_made(db: Database) -> Select[str]:
+    return select(builds.c.recipe).where(IS_ACTIVE, ~builds.c.cancel_requested, _of_recipes(db))
 
 
 def _wanted_again(db: Database) -> Any:

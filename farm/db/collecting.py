@@ -67,6 +67,7 @@ class CollectingRows(Engines):
 
     @writes
     def condemn(self, connection: Connection, things: Sequence[Thing], grace: float) -> list[Thing]:
+        things = [thing for thing in things if thing.kind is not Kind.ENGINE or self._may_write(thing.place[1])]
         if not things:
             return []
         gone = _REMOVED[things[0].kind](self, connection, things, grace)

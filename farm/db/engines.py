@@ -25,18 +25,17 @@ from sqlalchemy import (
 
 from farm.builds import BuildState, Engine
 from farm.db import statements
+from farm.db.fence import Fenced
 from farm.db.models import builds, counters, engines, events, key_parts, programs
 from farm.db.rows import DIGEST, clean, dump, engine_from, parts_from, parts_row, starts, whole_digest
 from farm.db.session import Database, looks, reads, writes
 from farm.index import Found, KeyParts, Past, Wanted
 
 
-class Engines:
+class Engines(Fenced):
     """The engines' part of ``farm.index.Index``; the contract is written there."""
 
     db: Database
-    trusted: bool
-    """Whether whoever has this index may write trusted namespaces."""
 
     @looks
     def find(self, connection: Connection, wanted: Sequence[Wanted], namespaces: Sequence[str]) -> list[Found | None]:
@@ -116,8 +115,13 @@ class Engines:
     # -- engines -----------------------------------------------------------------------------------------------
 
     @writes
-    def drop_engine(self, connection: Connection, recipe: str, digest: str, reason: str) -> bool:
-        return self._drop_engines(connection, (engines.c.recipe == recipe, engines.c.digest == digest), digest, reason)
+    def drop_engine(
+        self, connection: Connection, recipe: str, digest: str, reason: str, namespace: str | None = None
+    ) -> bool:
+        which = [engines.c.recipe == recipe, engines.c.digest == digest, *self._writable(engines.c.namespace)]
+        if namespace is not None:
+            which.append(engines.c.namespace == namespace)
+        return self._drop_engines(connection, which, digest, reason)
 
     def _drop_engines(
         self, connection: Connection, which: Sequence[ColumnElement[bool]], digest: str, reason: str
@@ -258,9 +262,8 @@ def _lately_by_capability(_db: Database) -> Select[str, float]:
 
 
 def _links(db: Database) -> Select[Any]:
-    return select(key_parts.c.key, key_parts.c.recipe, key_parts.c.trusted).where(
-        db.among(key_parts.c.recipe, "the_recipes")
-    )
+    columns = (key_parts.c.key, key_parts.c.recipe, key_parts.c.trusted)
+    return select(*columns).where(db.among(key_parts.c.recipe, "the_recipes"))
 
 
 def _add_up(db: Database) -> Insert:

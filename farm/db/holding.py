@@ -56,6 +56,7 @@ class HoldingRows(Engines):
     def drop(self, connection: Connection, holding: Holding, reason: str) -> bool:
         if holding.holder is Holder.ENGINE:
             recipe, namespace = holding.place
+            self._check_writes([namespace])
             which = (engines.c.recipe == recipe, engines.c.namespace == namespace)
             unchanged = (engines.c.digest == holding.blobs[0], engines.c.build == holding.version)
             return self._drop_engines(connection, (*which, *unchanged), holding.blobs[0], reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from farm.db.adopting import Adopting
 from farm.db.asking import Asking
 from farm.db.engines import Engines
 from farm.db.holding import HoldingRows
@@ -38,11 +39,13 @@ class SqlIndex(
     Asking,
     Leasing,
     Making,
+    Adopting,
     Nodes,
     Keeping,
     Measuring,
 ):
     """``farm.index.Index`` and ``farm.leaving.Leaving`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+    ``realm``: whose it is, and so what it may write; everything, without one (``fence``).
 
     An SQLite database is made, or migrated, when it is opened; a PostgreSQL one must have been by
     ``farm db upgrade``. Opening one that is up to date takes one SELECT and does not import Alembic.
@@ -53,7 +56,6 @@ class SqlIndex(
 
     def __init__(self, url: str, realm: Realm | None = None) -> None:
         self.realm = realm
-        self.trusted = realm is None or realm.is_trusted
         self.db = Database(parse_url(url))
         self.requests = Requests()
         try:

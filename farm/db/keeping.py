@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select, update
 
 from farm.db import statements
+from farm.db.fence import Fenced
 from farm.db.models import forms, programs, sweeps
 from farm.db.models import trials as table
 from farm.db.rows import (
@@ -23,11 +24,12 @@ from farm.db.rows import (
     whole_digest,
 )
 from farm.db.session import Database, reads, writes
-from farm.errors import NoSuchThing
+from farm.errors import NoSuchThing, NotAllowed
 from farm.index import StoredForm, StoredProgram, Sweep, Trial
+from farm.namespaces import UNTRUSTED
 
 
-class Keeping:
+class Keeping(Fenced):
     """The programs' and sweeps' part of ``farm.index.Index``; the contract is written there."""
 
     db: Database
@@ -51,6 +53,8 @@ class Keeping:
     @writes
     def put_form(self, connection: Connection, form: StoredForm) -> None:
         """A later form takes the former one's place: it was made because the former one's bytes were gone."""
+        if not self.trusted and not form.exporter.endswith(UNTRUSTED):
+            raise NotAllowed("ONNX forms that trusted workers take are put by trusted workers alone")
         values: dict[str, Any] = {
             "graph": form.graph,
             "data": form.data,

@@ -62,9 +62,9 @@ class Leasing(BuildRows):
     def _best_queue(self, connection: Connection, offer: Offer) -> str | None:
         """Of the queues that are served, the one whose next build comes first."""
         self.db.use_indexes(connection)
-        heads = []
+        heads, mine = [], self._served(offer.namespaces)
         for capability in offer.capabilities:
-            head = connection.execute(self.db.made(statements.heads), _wanted(offer, capability, 1)).first()
+            head = connection.execute(self.db.made(statements.heads, mine), _wanted(offer, capability, 1)).first()
             if head is not None:
                 heads.append(((-head.priority, head.turn, head.created, head.number), capability))
         return min(heads)[1] if heads else None
@@ -91,11 +91,13 @@ class Leasing(BuildRows):
         params = {**wanted, "the_worker": clean(offer.worker), "the_ttl": ttl}
         self.db.use_indexes(connection)
         start = statements.start if self.db.sqlite else statements.lease
+        mine = self._served(offer.namespaces)
         for pause in (*SECOND_LOOKS_S, None):
-            rows = connection.execute(self.db.made(start), params).all()
+            rows = connection.execute(self.db.made(start, mine), params).all()
             if rows or self.db.sqlite or pause is None:
                 return sorted(rows, key=lambda row: (-row.priority, row.turn, row.created, row.number))
-            if connection.execute(self.db.made(statements.best_due), {**wanted, "the_count": 1}).first() is None:
+            more = connection.execute(self.db.made(statements.best_due, mine), {**wanted, "the_count": 1})
+            if more.first() is None:
                 return []
             time.sleep(pause)
         return []
@@ -164,8 +166,8 @@ class Leasing(BuildRows):
     # -- waking ------------------------------------------------------------------------------------------------
 
     @reads
-    def waiting(self, connection: Connection) -> dict[str, int]:
-        return dict(connection.execute(self.db.made(statements.waiting)).all())
+    def waiting(self, connection: Connection, namespaces: Sequence[str] = ()) -> dict[str, int]:
+        return dict(connection.execute(self.db.made(statements.waiting, tuple(namespaces))).all())
 
     def wakes(self, interval: float) -> dict[str, int]:
         """As the contract says. Nothing is written where nobody is to be woken."""

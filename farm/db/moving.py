@@ -51,6 +51,7 @@ class MovingRows(Engines):
         """A row that another process inserts at the same time is waited for, and is that one's: nothing is doubled."""
         if not rows:
             return 0
+        self._check_writes(row["namespace"] for row in rows if "namespace" in row)
         in_order = sorted(rows, key=lambda row: self.place(table, row))
         taken = {tuple(row) for row in connection.execute(self.db.made(_take, table), in_order)}
         for name, theirs in owned.items():

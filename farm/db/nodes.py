@@ -64,6 +64,7 @@ def _seat(row: Row[Any], busy: int, aside: dict[str, float]) -> Seat:
         memory=int(detail.get("build_memory", 0)),
         gpu_memory=int(detail.get("gpu_memory", 0)),
         fresh=bool(row.fresh),
+        namespaces=tuple(detail.get("builds_for", ())),
         aside=time.strftime("%H:%M:%S", time.localtime(aside[row.host])) if row.host in aside else "",
     )
 
@@ -78,7 +79,7 @@ def note_failure(db: Database, connection: Connection, row: Row[Any], failure: F
 def can_go_elsewhere(db: Database, connection: Connection, row: Row[Any]) -> bool:
     """Whether a node that is there now, and on which the build has not failed, could take it."""
     failed = frozenset(node for node, kind in _tried(db, connection, row.id).items() if kind == FailureKind.NODE)
-    needs = Needs(row.capability, row.memory, row.gpu_memory, failed)
+    needs = Needs(row.capability, row.memory, row.gpu_memory, failed, row.namespace)
     return elsewhere(needs, seats(db, connection))
 
 

@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 
 from farm.builds import BuildState
+from farm.db.fence import one_of
 from farm.db.models import (
     ACTIVE,
     QUEUED,
@@ -84,9 +85,15 @@ def fetch_requests(db: Database) -> Select[str, str]:
     return select(builds.c.id, builds.c.request_json).where(db.among(builds.c.id, "the_builds"))
 
 
-def waiting(db: Database) -> Select[str, int]:
+def waiting(db: Database, namespaces: tuple[str, ...] = ()) -> Select[str, int]:
     """Queued and due, by capability."""
-    return select(builds.c.capability, func.count()).where(IS_QUEUED, due(db)).group_by(builds.c.capability)
+    query = select(builds.c.capability, func.count()).where(IS_QUEUED, due(db), *built_for(namespaces))
+    return query.group_by(builds.c.capability)
+
+
+def built_for(namespaces: tuple[str, ...]) -> tuple[ColumnElement[bool], ...]:
+    """Builds of the namespaces that these patterns cover; of all, without any."""
+    return () if not namespaces or "*" in namespaces else (one_of(builds.c.namespace, namespaces),)
 
 
 def due(db: Database) -> ColumnElement[bool]:
@@ -135,9 +142,9 @@ LONG_SECONDS = 60.0
 """A build that has waited for so long is leased to a worker that has not the memory free yet, and waits there."""
 
 
-def best_due(db: Database) -> Select[Any]:
-    """The queued builds of ``the_capability`` that fit ``the_…`` offer, the best first, read off ``ix_builds_due`` in
-    that order; at most ``the_count``, and none while ``the_node`` is set aside."""
+def best_due(db: Database, namespaces: tuple[str, ...] = ()) -> Select[Any]:
+    """The queued builds of ``the_capability``, for ``namespaces``, that fit ``the_…`` offer, the best first, read off
+    ``ix_builds_due`` in that order; at most ``the_count``, and none while ``the_node`` is set aside."""
     memory, gpu_memory = bindparam("the_memory", type_=BigInteger), bindparam("the_gpu_memory", type_=BigInteger)
     free = bindparam("the_free", type_=BigInteger)
     node = bindparam("the_node", type_=tried.c.node.type)
@@ -154,22 +161,23 @@ def best_due(db: Database) -> Select[Any]:
             or_(builds.c.memory <= free, builds.c.created < db.now - LONG_SECONDS),
             ~failed_here,
             ~aside,
+            *built_for(namespaces),
         )
         .order_by(*IN_TURN)
         .limit(bindparam("the_count", type_=Integer))
     )
 
 
-def heads(db: Database) -> Select[Any]:
+def heads(db: Database, namespaces: tuple[str, ...] = ()) -> Select[Any]:
     """The place in its queue of the best that is due, for one of ``the_…`` queues."""
-    return best_due(db).add_columns(builds.c.priority, builds.c.turn, builds.c.created, builds.c.number)
+    return best_due(db, namespaces).add_columns(builds.c.priority, builds.c.turn, builds.c.created, builds.c.number)
 
 
-def start(db: Database) -> Update:
+def start(db: Database, namespaces: tuple[str, ...] = ()) -> Update:
     """Run the best builds that nobody has locked, by ``the_worker`` for ``the_ttl`` seconds, each under a new token."""
     # No key update: a row that somebody is only joining counts as free.
     # A common table expression: a subquery may be run again for each row, and lock more than it should.
-    chosen = best_due(db).with_for_update(key_share=True, skip_locked=True, of=builds).cte("chosen")
+    chosen = best_due(db, namespaces).with_for_update(key_share=True, skip_locked=True, of=builds).cte("chosen")
     values = {
         "state": BuildState.RUNNING.value,
         "token": builds.c.token + 1,
@@ -188,9 +196,9 @@ def start(db: Database) -> Update:
     )
 
 
-def lease(db: Database) -> Select[Any]:
+def lease(db: Database, namespaces: tuple[str, ...] = ()) -> Select[Any]:
     """``start``, its attempts and its events in one statement, which SQLite has no words for."""
-    started = start(db).cte("started")
+    started = start(db, namespaces).cte("started")
     attempt = select(started.c.id, started.c.token, started.c.attempts, started.c.worker, started.c.started)
     detail = cast(func.json_build_object("worker", started.c.worker, "attempt", started.c.attempts), Text)
     event = select(started.c.id, started.c.started, literal("leased", Text), detail)

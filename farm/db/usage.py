@@ -6,12 +6,13 @@ import random
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, select, true, update
+from sqlalchemy import Connection, Select, delete, func, select, true
 
+from farm.db import statements
 from farm.db.engines import Engines
-from farm.db.models import engines, usage, uses
+from farm.db.models import counters, engines, usage, uses
 from farm.db.rows import clean
-from farm.db.session import Database, reads, writes
+from farm.db.session import ROWS_AT_ONCE, Database, reads, writes
 from farm.usage import Place, Usage
 
 KEPT_ROWS = 500_000
@@ -25,31 +26,35 @@ class UsageRows(Engines):
 
     @writes
     def add_usage(self, connection: Connection, more: Usage) -> None:
-        now = self.db.time(connection)
-        for name in sorted(more.counters):
-            self._count(connection, name, more.counters[name])
         handed = [
-            {"recipe": recipe, "namespace": namespace, "used": now, "hits": hits}
+            {"recipe": recipe, "namespace": namespace, "hits": hits}
             for (recipe, namespace), hits in sorted(more.engines.items())
         ]
         worth = [
-            {"key": clean(key), "field": clean(field), "value": more.keys[key][field], "at": now}
+            {"key": clean(key), "field": clean(field), "value": more.keys[key][field]}
             for key in sorted(more.keys)
             for field in sorted(more.keys[key])
         ]
-        self.db.each(connection, (_use, uses, handed))
-        self.db.each(connection, (_add_up, usage, worth))
-        if worth:
-            connection.execute(self.db.made(_touch), {"the_keys": self.db.array(more.keys), "now": now})
+        counted = [
+            {"name": clean(name), "field": clean(field), "value": more.counters[name][field]}
+            for name in sorted(more.counters)
+            for field in sorted(more.counters[name])
+        ]
+        if max(len(handed), len(worth), len(counted)) <= ROWS_AT_ONCE:
+            self.db.each(connection, (_use, uses, handed), (_add_up, usage, worth), (_count, counters, counted))
+        else:
+            for step in ((_use, uses, handed), (_add_up, usage, worth), (_count, counters, counted)):
+                self.db.each(connection, step)
         if random.random() < 1 / TRIM_ONE_IN:
             self._trim_usage(connection)
 
     def _trim_usage(self, connection: Connection, kept: int = KEPT_ROWS) -> None:
-        """A key's numbers are all of one age, so a key keeps all or none."""
+        """A key keeps all of its numbers or none."""
         oldest = select(usage.c.at).order_by(usage.c.at.desc()).offset(kept).limit(1)
         age = connection.execute(oldest).scalar()
         if age is not None:
-            connection.execute(delete(usage).where(usage.c.at <= age))
+            old = select(usage.c.key).group_by(usage.c.key).having(func.max(usage.c.at) <= age)
+            connection.execute(delete(usage).where(usage.c.key.in_(old)))
 
     @reads
     def last_used(self, connection: Connection, places: Collection[Place]) -> dict[Place, float]:
@@ -59,6 +64,11 @@ class UsageRows(Engines):
         params = {"the_recipes": self.db.array(recipe for recipe, _ in wanted)}
         rows = connection.execute(self.db.made(_last_used), params)
         return {(row.recipe, row.namespace): row.used for row in rows if (row.recipe, row.namespace) in wanted}
+
+    @reads
+    def best_keys(self, connection: Connection, limit: int = 20) -> list[str]:
+        most = select(usage.c.key).where(usage.c.field == "seconds").order_by(usage.c.value.desc(), usage.c.key)
+        return list(connection.execute(most.limit(limit)).scalars())
 
     @reads
     def usage(self, connection: Connection, keys: Collection[str]) -> dict[str, Mapping[str, float]]:
@@ -71,8 +81,8 @@ class UsageRows(Engines):
 
 def _use(db: Database) -> Any:
     """Of engines that are there alone: one may have been collected since it was handed out."""
-    given = db.given(uses, "recipe", "namespace", "used", "hits")
-    there = select(given).join(
+    given = db.given(uses, "recipe", "namespace", "hits")
+    there = select(given.c.recipe, given.c.namespace, db.now, given.c.hits).join(
         engines, (engines.c.recipe == given.c.recipe) & (engines.c.namespace == given.c.namespace)
     )
     insert: Any = db.insert(uses).from_select(["recipe", "namespace", "used", "hits"], there.where(true()))
@@ -81,14 +91,17 @@ def _use(db: Database) -> Any:
 
 
 def _add_up(db: Database) -> Any:
-    given = db.given(usage, "key", "field", "value", "at")
-    insert: Any = db.insert(usage).from_select(["key", "field", "value", "at"], select(given).where(true()))
+    given = db.given(usage, "key", "field", "value")
+    rows = select(given, db.now).where(true())
+    insert: Any = db.insert(usage).from_select(["key", "field", "value", "at"], rows)
     more = {"value": usage.c.value + insert.excluded.value, "at": insert.excluded.at}
     return insert.on_conflict_do_update(index_elements=["key", "field"], set_=more)
 
 
-def _touch(db: Database) -> Any:
-    return update(usage).where(db.among(usage.c.key, "the_keys")).values(at=bindparam("now", type_=usage.c.at.type))
+def _count(db: Database) -> Any:
+    insert: Any = statements.adding(db, counters)
+    more = {"value": counters.c.value + insert.excluded.value}
+    return insert.on_conflict_do_update(index_elements=["name", "field"], set_=more)
 
 
 def _last_used(db: Database) -> Select[Any]:

@@ -16,6 +16,7 @@ from contract_keeping import KeepingContract
 from contract_leaving import LeavingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_measuring import MeasuringContract
+from contract_namespaces import NamespacesContract
 from contract_races import RacesContract, together
 from contract_serving import ServingContract
 from contract_upkeep import UpkeepContract
@@ -87,6 +88,10 @@ class TestLeaving(LeavingContract):
 
 
 class TestUsage(UsageContract):
+    pass
+
+
+class TestNamespaces(NamespacesContract):
     pass
 
 

@@ -14,6 +14,7 @@ from contract_keeping import KeepingContract
 from contract_leaving import LeavingContract
 from contract_machine import SETTINGS, BuildsMachine
 from contract_measuring import MeasuringContract
+from contract_namespaces import NamespacesContract
 from contract_races import RacesContract
 from contract_serving import ServingContract
 from contract_upkeep import UpkeepContract
@@ -72,6 +73,10 @@ class TestLeaving(LeavingContract):
 
 
 class TestUsage(UsageContract):
+    pass
+
+
+class TestNamespaces(NamespacesContract):
     pass
 
 

@@ -18,6 +18,7 @@ from farm.dispatch import Station
 from farm.errors import Unavailable
 from farm.forms import Forms
 from farm.ledger import Ledger
+from farm.namespaces import queues
 from farm.repair import Repair
 from farm.wiring import (
     SAY_SECONDS,
@@ -41,11 +42,15 @@ def open_noop_crew(config: Config, builder: NoopBuilder, hands: int, serves: tup
     worker = BuildWorker(
         Workshop(
             index=index,
-            cache=EngineCache(index, store, (config.namespace,), Ledger(index), signer=open_signer(config)),
-            forms=Forms(index, store, config.scratch, builder, Limits(), open_signer(config), open_trust(config)),
+            cache=EngineCache(index, store, config.realm, Ledger(index), signer=open_signer(config)),
+            forms=Forms(
+                index, store, config.scratch, builder, Limits(), open_signer(config), open_trust(config), config.realm
+            ),
             builder=builder,
             identifier=open_identifier(config),
-            serves=serves,
+            serves=queues(serves, config.realm.is_trusted),
+            namespaces=config.realm.serves,
+            detail={"builds_for": list(config.realm.serves)},
             scratch=config.scratch,
             host=config.host,
             lease_seconds=config.lease_seconds,

@@ -21,6 +21,8 @@ PATHS = {
     ("forms.py", "fetch"): VERIFIED + "; a bad one is put aside, and exported or stored anew",
     ("forms.py", "lost"): PRESENCE,
     ("outlines.py", "read"): VERIFIED + "; the explanation is the shorter",
+    ("promoting.py", "fetch"): VERIFIED + "; nothing is promoted then",
+    ("promoting.py", "lost"): PRESENCE,
     ("remaking.py", "lost"): PRESENCE,
     ("migrating.py", "fetch"): VERIFIED + "; a bad one stays behind",
     ("migrating.py", "size"): "to count bytes",

@@ -84,6 +84,7 @@ def test_hits_are_counted_for_stats(stub: tuple[Farm, StubDispatch]) -> None:
     farm, _ = stub
     for _again in range(2):
         sweeping.wait(farm, sweeping.start(farm, sweeping.plan(farm, spec(LEVELS))))
+    farm.recorder.flush()
     counters = farm.index.stats()["counters"]
     assert counters["hit"]["n"] == 8 and counters["miss"]["n"] == 2
 

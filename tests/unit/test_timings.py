@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,32 @@ def test_builds_are_compared_with_their_like() -> None:
     )
     others = [alike({**parts, "graph": "h"}, {}), alike({**parts, "profiles": []}, {}), alike(parts, {})]
     assert len({*others, alike(parts, {"optimization_level": 5})}) == 4
+
+
+def test_an_untrusted_worker_begins_from_trusted_timings_and_writes_its_own(tmp_path: Path) -> None:
+    objects, store = MemoryObjects(), MemoryStore()
+    trusted = TimingCaches(objects, store, pause=0.0)
+    untrusted = TimingCaches(objects, store, pause=0.0, trusted=False)
+    trusted.learn(SCOPE, Lesson(cache({"a": "1"}), ME), combine)
+    theirs = Timings(untrusted, Model(), GPU, ME, "share", trusted=False)
+    taken = theirs.take(PLAIN, tmp_path)
+    assert taken.file and entries(taken.file.read_bytes()) == {"a": "1"}
+    note = theirs.learn(taken, product(tmp_path, a="1", b="2"), {"graph": "g", "profiles": []}, {}, Watch())
+    own = Scope.of(PLAIN, GPU, trusted=False)
+    assert note and (note["scope"], note["taken"], note["written"]) == (own.id, None, 1)
+    assert note["lent"] == f"version 1 of {SCOPE.id}"
+    assert own.id != SCOPE.id and Scope.from_json(own.as_json()) == own and Scope.from_json(SCOPE.as_json()) == SCOPE
+    assert [version.number for version in trusted.history(SCOPE).versions] == [1], "nothing of it went there"
+    again = theirs.take(PLAIN, tmp_path)
+    assert again.file and entries(again.file.read_bytes()) == {"a": "1", "b": "2"} and not again.lent
+    assert timings(trusted).take(PLAIN, tmp_path).version == trusted.history(SCOPE).newest
+    assert untrusted.history(own).statistics == trusted.history(own).statistics
+    assert untrusted.history(own).statistics.from_cache == 0, "a build from lent timings is compared with none"
+
+
+def test_a_scope_s_name_is_what_it_was_before_there_were_realms() -> None:
+    """Caches that are out there are found by it."""
+    assert "realm" not in SCOPE.as_json()
+    assert Scope.from_json(
+        {"flavour": "tensorrt", "version": "10.14.1.48", "cuda": 13, "device": asdict(SCOPE.device)}
+    ).id == (SCOPE.id)

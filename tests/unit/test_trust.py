@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,13 @@ from farm.manifests import SCHEMA, blob_of, whole
 from farm.trust import Policy, Signer, load_policy, load_signer, make_key
 
 DIGEST = "sha256:" + "d" * 64
-TOLD = {"key": "sha256:" + "a" * 64, "recipe": "sha256:" + "b" * 64, "seconds": {"build": 1.5}, "model": "größe"}
+TOLD = {
+    "key": "sha256:" + "a" * 64,
+    "recipe": "sha256:" + "b" * 64,
+    "seconds": {"build": 1.5},
+    "model": "größe",
+    "namespace": "main",
+}
 
 
 @pytest.fixture
@@ -71,6 +78,45 @@ def test_nothing_may_be_added_or_left_out(key: Path) -> None:
         assert policy_of(key).refuses(replace(made, manifest={**told, "manifest": blob_of(told)})) == (
             "its signature is bad"
         )
+
+
+def test_a_row_in_another_namespace_is_refused(key: Path) -> None:
+    made = engine(load_signer(key))
+    assert policy_of(key).refuses(replace(made, namespace="release")) == (
+        "its row stands in namespace release, and it was made for main"
+    )
+    told = {name: value for name, value in made.manifest.items() if name not in ("namespace", "signature")}
+    row = {**told, "manifest": blob_of(told), "signature": load_signer(key).sign(told)}
+    assert policy_of(key).refuses(replace(made, manifest=row)) == "its manifest names no namespace"
+
+
+def test_a_key_vouches_for_the_namespaces_that_its_line_names(key: Path) -> None:
+    line = key.with_name("key.pub").read_text().strip()
+    limited = line.replace(" ssh-ed25519", ' namespaces="pr-*,sandbox" ssh-ed25519')
+    policy = load_policy(f"{limited},{line.replace(line.split()[2], other_line().split()[2])}")
+    for namespace, refused in (("main", True), ("pr-7", False), ("sandbox", False), ("sandbox2", True)):
+        told = whole({**TOLD, "namespace": namespace}, DIGEST, 10)
+        row = {**told, "manifest": blob_of(told), "signature": load_signer(key).sign(told)}
+        said = policy.refuses(Engine(TOLD["recipe"], DIGEST, 10, row, 0.0, 1.0, namespace))
+        assert said == (f"it is signed by builder, whom FARM_TRUST does not name for {namespace}" if refused else "")
+    (there_and_back,) = (one for one in policy.keys.values() if one.namespaces)
+    assert there_and_back.line() == limited
+
+
+def other_line() -> str:
+    """A public key that nobody here signs with."""
+    with tempfile.TemporaryDirectory() as folder:
+        return make_key(Path(folder) / "other", "other").line()
+
+
+@pytest.mark.parametrize(
+    "option", ['namespaces=""', "namespaces=main", 'namespaces="a,,b"', 'namespaces="', 'namespaces="é"']
+)
+def test_a_list_of_namespaces_that_is_none_is_an_error(key: Path, option: str) -> None:
+    """Taken for no limit, it would trust the key for everything."""
+    line = key.with_name("key.pub").read_text().strip()
+    with pytest.raises(BadConfig):
+        load_policy(line.replace(" ssh-ed25519", f" {option} ssh-ed25519"))
 
 
 @pytest.mark.parametrize("change", [{"digest": "sha256:" + "e" * 64}, {"size": 11}, {"recipe": "sha256:" + "c" * 64}])
