@@ -18,8 +18,9 @@ Safe to run anywhere, any number of times, at once, beside builders and readers,
   pin is seen, or finds nothing to pin. An engine that is being built anew, and the program of a build that is active,
   are not condemned; a program that came to be needed afterwards is not removed while it is (clients put a program's
   bytes and row anew from time to time while they ask, ``service.STORED_SECONDS``).
+* **What another build took the place of** is condemned as well, for ``GRACE_SECONDS``: it was promised, too.
 * **A run that is killed loses nothing and leaves nothing.** Condemned blobs are rows: the next run takes them up, also
-  those that were being removed. Until they are gone they count as named, and ``reconcile`` leaves them alone.
+  those that were being removed. Until their time has come they count as named, and ``reconcile`` lets them be.
 
 A look into the wrong store removes nothing: the two bear one label (``reconcile.belong_together``).
 """
@@ -32,7 +33,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from farm.collection import Choice, Going, Kind, Rules, Thing, Why, bytes_of, choose
+from farm.collection import Choice, Going, Kind, Rules, Thing, Why, bytes_of, choose, oldest
 from farm.config import Config
 from farm.errors import FarmError
 from farm.leaving import Condemned, Leaving, Protected
@@ -50,6 +51,8 @@ AT_ONCE = 100
 ROUNDS = 3
 """So often is chosen anew when something that was to go came to be of use meanwhile."""
 FEWEST_SECONDS = 1.0
+ALL = "all"
+"""What the standing of the whole is called."""
 
 
 @dataclass
@@ -134,6 +137,7 @@ class Collect:
             self._look()
         else:
             self._collect()
+        self._done.going.sort(key=lambda one: oldest(one.thing))
         self._done.waiting, self._done.bytes_waiting, _ = self._index.condemned()
         return self._done
 
@@ -285,7 +289,7 @@ def standings(index: Leaving, config: Config) -> list[Standing]:
     things = list(things_of(index, tuple(Kind), safe))
     found = []
     if rules.max_bytes is not None:
-        found.append(_standing("all", things, rules, rules.max_bytes, safe.now))
+        found.append(_standing(ALL, things, rules, rules.max_bytes, safe.now))
     for namespace, limit in sorted(rules.quotas.items()):
         mine = [thing for thing in things if thing.kind is Kind.ENGINE and thing.namespace == namespace]
         found.append(_standing(namespace, mine, rules, limit, safe.now))

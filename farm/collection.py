@@ -158,7 +158,7 @@ def choose(things: Iterable[Thing], rules: Rules, now: float) -> Choice:
     if rules.max_bytes is not None:
         rest = [thing for thing in looked if thing not in going]
         going |= dict.fromkeys(_over(rest, free, rules.max_bytes), Why.BYTES)
-    chosen = sorted(going, key=_oldest)
+    chosen = sorted(going, key=oldest)
     return Choice(
         going=tuple(Going(thing, going[thing]) for thing in chosen),
         bytes=bytes_of(looked),
@@ -202,7 +202,7 @@ def _over(things: Sequence[Thing], free: Collection[Thing], limit: int) -> list[
         shares.setdefault(thing.blobs[0], []).append(thing)
     may = [held for held in shares.values() if all(thing in free for thing in held)]
     gone: list[list[Thing]] = []
-    for held in sorted(may, key=lambda held: max(_oldest(thing) for thing in held)):
+    for held in sorted(may, key=lambda held: max(oldest(thing) for thing in held)):
         if total <= limit:
             break
         gone.append(held)
@@ -216,7 +216,7 @@ def _over(things: Sequence[Thing], free: Collection[Thing], limit: int) -> list[
     return goes
 
 
-def _oldest(thing: Thing) -> tuple[float, int, tuple[str, ...]]:
+def oldest(thing: Thing) -> tuple[float, int, tuple[str, ...]]:
     """Least lately used first; of equals forms before programs before engines."""
     return thing.last, -list(Kind).index(thing.kind), thing.place
 

@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from farm.collecting import ALL, Standing
 from farm.config import Config
 from farm.errors import FarmError
+from farm.human import human_size
 from farm.index import Index
+from farm.leaving import Leaving
 from farm.store import BlobStore
 from farm.toolchains import PINNED, Toolchain, exact_toolchain
 
@@ -49,7 +52,7 @@ class Finding:
 
 
 def examine(
-    config: Config, open_index: Callable[[Config], Index], open_store: Callable[[Config], BlobStore]
+    config: Config, open_index: Callable[[Config], Leaving], open_store: Callable[[Config], BlobStore]
 ) -> list[Finding]:
     """Every check, in the order in which a build needs them."""
     checks: list[Callable[[], Finding | list[Finding]]] = [
@@ -62,6 +65,7 @@ def examine(
         lambda: _database(config, open_index),
         lambda: _store(config, open_store),
         lambda: _broker(config),
+        lambda: _budgets(config, open_index),
     ]
     found: list[Finding] = []
     for check in checks:
@@ -224,6 +228,31 @@ def _broker(config: Config) -> Finding:
     finally:
         broker.stop()
     return Finding("broker", OK, f"{config.broker_url.rpartition('@')[2]} answers")
+
+
+def _budgets(config: Config, open_index: Callable[[Config], Leaving]) -> list[Finding]:
+    """How full the farm is, where it has a budget or its namespaces have quotas."""
+    from farm.collecting import standings
+
+    try:
+        index = open_index(config)
+        try:
+            return [_budget(one) for one in standings(index, config)]
+        finally:
+            index.close()
+    except FarmError:
+        return []  # the database has a finding of its own
+
+
+def _budget(one: Standing) -> Finding:
+    name = "budget" if one.name == ALL else f"quota {one.name}"
+    text = f"{human_size(one.used)} of {human_size(one.limit)}"
+    if one.used <= one.limit:
+        return Finding(name, OK, text)
+    if one.safe > one.limit:
+        text += f"; {human_size(one.safe)} may not go (pinned, in use or young)"
+        return Finding(name, WARN, text, "unpin what is not needed ('farm ls pins'), or raise the limit")
+    return Finding(name, WARN, text, "'farm gc' collects now; workers and beat do so every FARM_GC_SECONDS")
 
 
 def _size(count: float) -> str:

@@ -54,8 +54,8 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05
 AWAY_SECONDS = 1.0
 STORED_SECONDS = 600.0
-"""A program is put into the store again when its last put was so long ago (or a quarter of collection's grace period, in
-which it stays): a process that goes on asking for days must find it there."""
+"""A program is put into the store again when its last put was so long ago (or a quarter of collection's grace period,
+in which it stays): a process that goes on asking for days must find it there."""
 
 
 class Dispatch(Protocol):

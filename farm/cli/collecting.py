@@ -286,6 +286,32 @@ def unpin(
         say(f"{gone.name} is unpinned: {count_of(len(gone.engines), 'engine')} may be collected")
 
 
+def budget_documents(config: Config) -> list[dict[str, Any]]:
+    """The whole and each namespace against its budget, where one is configured."""
+    from dataclasses import asdict
+
+    from farm.collecting import standings
+    from farm.wiring import open_upkeep
+
+    index = open_upkeep(config)
+    try:
+        return [asdict(one) for one in standings(index, config)]
+    finally:
+        index.close()
+
+
+def budget_facts(documents: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """For the card of ``farm stats``."""
+    return [
+        (
+            item["name"],
+            f"{human_size(item['used'])} of {human_size(item['limit'])}"
+            + (f", {human_size(item['safe'])} of it pinned, in use or young" if item["safe"] else ""),
+        )
+        for item in documents
+    ]
+
+
 def pin_documents(config: Config) -> list[dict[str, Any]]:
     from farm.wiring import open_upkeep
 

@@ -134,7 +134,11 @@ def _holding(holder: Holder, row: Row[Any]) -> Holding:
 
 
 def _named(db: Database) -> CompoundSelect[Any]:
-    return union_all(*(select(column).where(db.among(column, "the_blobs")) for column in NAMING))
+    """What is condemned counts until its time has come."""
+    columns = (column for column in NAMING if column.table is not condemned)
+    named = [select(column).where(db.among(column, "the_blobs")) for column in columns]
+    waits = select(condemned.c.blob).where(db.among(condemned.c.blob, "the_blobs"), condemned.c.until > db.now)
+    return union_all(*named, waits)
 
 
 def _noted_as(db: Database, connection: Connection, names: Collection[str]) -> dict[str, str]:

@@ -138,6 +138,7 @@ def _engine_steps(held: Sequence[Held], trusted: bool) -> list[Step]:
         for row, request in ((row, lease.build.request) for row, lease, _ in held if not row.linked)
     }
     return [
+        (statements.condemn_former, engines, sorted(values, key=lambda one: str(one["recipe"]))),
         (statements.put_engine, engines, sorted(values, key=lambda one: str(one["recipe"]))),
         (statements.add_parts, key_parts, [links[link] for link in sorted(links)]),
     ]

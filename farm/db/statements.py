@@ -17,19 +17,23 @@ from sqlalchemy import (
     Table,
     Text,
     Update,
+    and_,
     bindparam,
     cast,
     exists,
+    false,
     func,
     literal,
     literal_column,
     or_,
     select,
     true,
+    union_all,
     update,
 )
 
 from farm.builds import BuildState
+from farm.collection import GRACE_SECONDS
 from farm.db.fence import one_of
 from farm.db.models import (
     ACTIVE,
@@ -37,6 +41,7 @@ from farm.db.models import (
     RUNNING,
     attempts,
     builds,
+    condemned,
     engines,
     events,
     key_parts,
@@ -295,6 +300,26 @@ def add_parts(db: Database) -> Any:
     insert = adding(db, key_parts)
     better = insert.excluded.trusted & ~key_parts.c.trusted
     return insert.on_conflict_do_update(index_elements=["key", "recipe"], set_={"trusted": true()}, where=better)
+
+
+def condemn_former(db: Database) -> Any:
+    """The blobs of those engines whose place the given ones take with others: whoever was promised one may fetch it
+    yet, for a grace period (``farm.collecting``)."""
+    given = db.given(engines, "recipe", "namespace", "digest", "manifest")
+    same = and_(engines.c.recipe == given.c.recipe, engines.c.namespace == given.c.namespace)
+    former = [
+        select(engines.c[name].label("blob"), size.label("size"))
+        .join(given, same)
+        .where(engines.c[name] != given.c[name])
+        for name, size in (("digest", engines.c.size), ("manifest", literal(0, BigInteger)))
+    ]
+    # One plan may be several recipes'; and a statement may insert it only once.
+    blobs = union_all(*former).subquery("former")
+    told = (blobs.c.blob, literal("engine", Text), func.max(blobs.c.size), db.now, db.now + GRACE_SECONDS, false())
+    each = select(*told).where(blobs.c.blob != "").group_by(blobs.c.blob).order_by(blobs.c.blob)
+    insert: OnConflict = db.insert(condemned).from_select([column.name for column in condemned.c], each)
+    later = {"until": insert.excluded.until, "going": False}
+    return insert.on_conflict_do_update(index_elements=["blob"], set_=later)
 
 
 def put_engine(db: Database) -> Any:
