@@ -125,6 +125,8 @@ class Gauge:
         try:
             with self.bench.claim(), self._folder() as folder:
                 self._all(lease, folder, Held(self.bench, lease, stop))
+        except Cancelled:
+            raise
         except AttemptFailed as error:
             return error.failure
         except BadInput as error:
@@ -167,11 +169,11 @@ class Gauge:
             sanitise_pt2(path, safe)
         elif ask.runner.is_baseline:
             raise BadInput("an ONNX model has no baseline in PyTorch", "give the .pt2 that it was made of")
-        plan = None
-        if ask.engine:
-            plan = folder / "engine.plan"
-            self.bench.cache.fetch(self._engine(ask), plan)
-        return Subject(inputs, safe, plan)
+        if not ask.engine:
+            return Subject(inputs, safe)
+        engine, plan = self._engine(ask), folder / "engine.plan"
+        self.bench.cache.fetch(engine, plan)
+        return Subject(inputs, safe, plan, bool((engine.manifest.get("told") or {}).get("version_compatible")))
 
     def _engine(self, ask: MeasuringAsk) -> Engine:
         found = self.bench.index.engines(prefix=ask.engine, limit=1, namespaces=self.bench.cache.namespaces)
@@ -191,6 +193,7 @@ class Gauge:
             plan=subject.plan if ask.runner is Runner.ENGINE else None,
             toolchain=exact_toolchain(ask.toolchain) if ask.runner is Runner.ENGINE else None,
             outputs=ask.outputs,
+            host_code=subject.host_code,
             cuda_graphs=ask.cuda_graphs,
             effort={**self.bench.effort, **({"runs": ask.runs} if ask.runs else {})},
             limits=self.bench.limits,
@@ -250,11 +253,13 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is at hand of an ask: its inputs by position, the sanitised program, the plan."""
+    """What is at hand of an ask: its inputs by position, the sanitised program, the plan, and whether that brings a
+    runtime of its own."""
 
     inputs: tuple[tuple[int, InputSpec], ...]
-    program: Path | None
-    plan: Path | None
+    program: Path | None = None
+    plan: Path | None = None
+    host_code: bool = False
 
     def named(self, ask: MeasuringAsk) -> tuple[InputSpec, ...]:
         """The inputs, under the engine's names where they are an engine's."""

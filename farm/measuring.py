@@ -21,7 +21,7 @@ from farm.placement import TORCH, measuring_places
 from farm.targets import parse_target
 
 POLL_SECONDS = 0.2
-JOIN_SECONDS = 10.0
+JOIN_SECONDS = 5.0
 """How long somebody is waited for who measures there, before it is said that nobody does."""
 
 

@@ -170,7 +170,8 @@ class InputSpec:
 class MeasureJob:
     """One subject to measure: ``runner`` is a ``measurements.Runner``, ``device`` ``cpu`` or ``cuda``. ``program`` is a
     sanitised ``.pt2`` (a baseline has one; for an engine it is what its outputs are compared with, where there is one);
-    ``plan``, ``toolchain`` and ``outputs`` (the bindings' names, in order) are the engine's. ``effort``: as
+    ``plan``, ``toolchain`` and ``outputs`` (the bindings' names, in order) are the engine's, and ``host_code`` that its
+    plan brings a runtime of its own (``version_compatible``). ``effort``: as
     ``harness.Effort``; ``backend`` is torch.compile's, its default where it is empty."""
 
     runner: str
@@ -181,6 +182,7 @@ class MeasureJob:
     plan: Path | None = None
     toolchain: Toolchain | None = None
     outputs: tuple[str, ...] = ()
+    host_code: bool = False
     cuda_graphs: bool = False
     effort: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)

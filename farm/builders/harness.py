@@ -88,8 +88,7 @@ def measure(call: Call, clock: Clock, effort: Effort, progress: Callable[[float]
 def one_set(call: Call, clock: Clock, effort: Effort, progress: Callable[[float], None]) -> Timed:
     """Warm ``call`` up, and time it in so many runs."""
     timed = Timed()
-    typical = warm_up(call, clock, effort, timed)
-    count = count_in(effort.seconds / 2, typical, effort)
+    count = count_in(effort.seconds / 2, warm_up(call, clock, effort, timed), effort)
     for number in range(effort.runs):
         timed.runs.append(clock.each(call, count))
         timed.rates.append(1000.0 * count / max(clock.together(call, count), 1e-6))
@@ -98,23 +97,28 @@ def one_set(call: Call, clock: Clock, effort: Effort, progress: Callable[[float]
 
 
 def warm_up(call: Call, clock: Clock, effort: Effort, timed: Timed) -> float:
-    """Run until two groups in a row take the same, or time is up; the typical milliseconds of one inference then."""
+    """Run until two groups in a row take the same, or time is up; the mean milliseconds of one inference then.
+
+    Groups are compared by their medians, and sized by their means: where something else takes the processor now and
+    then, few inferences may take most of the time.
+    """
     began = time.monotonic()
-    typical = statistics.median(clock.each(call, 1))
+    times = clock.each(call, 1)
     timed.warm_ups += 1
     while True:
-        count = max(1, min(effort.most, int(100.0 / max(typical, 1e-3))))
-        before, typical = typical, statistics.median(clock.each(call, count))
+        count = max(1, min(effort.most, int(100.0 / max(statistics.fmean(times), 1e-3))))
+        before, times = statistics.median(times), clock.each(call, count)
         timed.warm_ups += count
         taken = time.monotonic() - began
+        typical = statistics.median(times)
         timed.steady = abs(before - typical) <= STEADY * typical
         if taken >= effort.warm_least and (timed.steady or taken >= effort.warm_seconds):
-            return typical
+            return statistics.fmean(times)
 
 
-def count_in(seconds: float, typical: float, effort: Effort) -> int:
-    """How many inferences of ``typical`` milliseconds fill ``seconds``, within the effort's bounds."""
-    return max(effort.least, min(effort.most, int(1000.0 * seconds / max(typical, 1e-6))))
+def count_in(seconds: float, mean: float, effort: Effort) -> int:
+    """How many inferences of ``mean`` milliseconds fill ``seconds``, within the effort's bounds."""
+    return max(effort.least, min(effort.most, int(1000.0 * seconds / max(mean, 1e-6))))
 
 
 @contextlib.contextmanager

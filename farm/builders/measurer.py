@@ -19,6 +19,7 @@ from farm.builders.harness import Effort
 from farm.builders.outcome import Outcome
 from farm.builders.sandbox import STALL_SECONDS, NotStarted, Task, run_child
 from farm.builds import Failure, FailureKind
+from farm.errors import BadInput
 from farm.measurements import Accuracy, latency_of, percentile, spread_of
 
 MEASURE_CHILD = Path(__file__).with_name("measure_child.py")
@@ -71,6 +72,7 @@ def told(job: MeasureJob) -> dict[str, Any]:
         "inputs": [_input(one) for one in job.inputs],
         "effort": dict(job.effort),
         "cuda_graphs": job.cuda_graphs,
+        "host_code": job.host_code,
         "backend": job.backend,
     }
 
@@ -103,7 +105,7 @@ def figures(outcome: Outcome) -> Measured:
             libraries={"torch": str(done["torch"])},
             device=dict(done.get("device") or {}),
         )
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, BadInput) as error:
         raise AttemptFailed(
             Failure(FailureKind.TRANSIENT, "the measurement's process gave an answer that makes no sense", "try again")
         ) from error

@@ -102,6 +102,10 @@ def engine(job: dict[str, Any], inputs: Sequence[Any], device: Device, channel: 
     trt = _module(job, channel)
     plan = Path(job["plan"]).read_bytes()
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+    if runtime is not None:
+        # A version-compatible plan brings a runtime of its own, which runs only where its plans are trusted: this one
+        # is what its digest says, and a worker of this farm made it.
+        runtime.engine_host_code_allowed = bool(job.get("host_code"))
     made = runtime.deserialize_cuda_engine(plan) if runtime is not None else None
     if made is None:
         raise channel.Refused(what="deserialise", text=f"{job['module']} {trt.__version__} does not take the engine")

@@ -18,6 +18,8 @@ from tests.conftest import eventually
 class Bench:
     """What a crew asks of its worker, over a queue of numbers: the real one needs a database."""
 
+    gauge: Any = None
+
     def __init__(self, count: int, make: Callable[[int, Callable[[], object]], None]) -> None:
         self.queue = deque(range(count))
         self.asked: list[int] = []
