@@ -1,0 +1,163 @@
+"""On a machine without a GPU: the few things of CUDA's driver that Torch-TensorRT asks for while it compiles.
+
+Import this before ``torch_tensorrt``. The partitioner, the converters and the builder are the real ones, and the plans
+are real. Stand-ins are: what torch says of the GPU; the flags that need a driver (``REFIT_INDIVIDUAL`` is set for
+them); and the runtime, whose engine gives its plan back, knows its weights' names (from ``STAND_IN_PLANS``, a folder
+in which each plan's are written as it is built) and cannot run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import types
+from pathlib import Path
+
+import torch
+
+NAMES = {(8, 6): "NVIDIA GeForce RTX 3090", (8, 9): "NVIDIA GeForce RTX 4090", (12, 0): "NVIDIA GeForce RTX 5090"}
+MAJOR, MINOR = (int(part) for part in os.environ.get("STAND_IN_CAPABILITY", "8.9").split("."))
+GPU = types.SimpleNamespace(
+    name=NAMES[MAJOR, MINOR],
+    major=MAJOR,
+    minor=MINOR,
+    total_memory=24 * 2**30,
+    is_integrated=False,
+    multi_processor_count=128,
+)
+PLANS = os.environ.get("STAND_IN_PLANS", "")
+refitted: list[str] = []
+"""What was refitted in this process: the plans' digests."""
+broken = False
+"""Whether building engines fails."""
+held = ""
+"""A file: while it is not there, builds take."""
+
+
+def show_gpu() -> None:
+    if not hasattr(torch._C, "_CudaDeviceProperties"):
+        torch._C._CudaDeviceProperties = type("_CudaDeviceProperties", (), {})
+    answers = {
+        "get_device_capability": (MAJOR, MINOR),
+        "current_device": 0,
+        "device_count": 1,
+        "get_device_properties": GPU,
+        "get_device_name": GPU.name,
+        "mem_get_info": (20 * 2**30, 24 * 2**30),
+        "synchronize": None,
+        "empty_cache": None,
+        "set_device": None,
+    }
+    for name, answer in answers.items():
+        setattr(torch.cuda, name, lambda device=None, answer=answer: answer)
+
+
+show_gpu()
+torch.cuda.is_available = lambda: True
+import torch_tensorrt  # noqa: E402
+
+torch.cuda.is_available = lambda: False
+import tensorrt as trt  # noqa: E402
+from torch_tensorrt.dynamo.conversion import _TRTInterpreter as interpreter  # noqa: E402
+from torch_tensorrt.dynamo.runtime._TorchTensorRTModule import TorchTensorRTModule  # noqa: E402
+
+RealFlags = trt.BuilderFlag
+
+
+class Flags:
+    """``BuilderFlag``, with what works without a driver for what does not."""
+
+    REFIT = REFIT_IDENTICAL = STRIP_PLAN = RealFlags.REFIT_INDIVIDUAL
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(RealFlags, name)
+
+
+class Config:
+    def set_flag(self, flag: object) -> None: ...
+
+    def clear_flag(self, flag: object) -> None: ...
+
+
+class Engine:
+    def __init__(self, plan: bytes) -> None:
+        self.plan = bytes(plan)
+        self.digest = hashlib.sha256(self.plan).hexdigest()
+
+    def serialize(self) -> bytes:
+        return self.plan
+
+    def create_serialization_config(self) -> Config:
+        return Config()
+
+    def serialize_with_config(self, config: Config) -> bytes:
+        return self.plan
+
+
+class Runtime:
+    def __init__(self, logger: object) -> None: ...
+
+    def deserialize_cuda_engine(self, plan: bytes) -> Engine:
+        engine = Engine(plan)
+        if PLANS and interpreting:
+            (Path(PLANS) / f"{engine.digest}.json").write_text(
+                json.dumps(sorted(interpreting[-1].ctx.weight_refit_map))
+            )
+        return engine
+
+
+class Refitter:
+    """Refits nothing, and insists on every name that the plan has, as the real one's user does."""
+
+    def __init__(self, engine: Engine, logger: object) -> None:
+        self.engine = engine
+
+    def get_all_weights(self) -> list[str]:
+        return json.loads((Path(PLANS) / f"{self.engine.digest}.json").read_text()) if PLANS else []
+
+    def set_named_weights(self, name: str, weights: object, location: object) -> None: ...
+
+    def refit_cuda_engine(self) -> bool:
+        refitted.append(self.engine.digest)
+        return True
+
+
+interpreting: list[object] = []
+real_run = interpreter.TRTInterpreter.run
+
+
+def run(self: object, *args: object, **kwargs: object) -> object:
+    deadline = time.monotonic() + 120
+    while held and not Path(held).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if broken:
+        raise RuntimeError("no engine could be built")
+    interpreting.append(self)
+    try:
+        return real_run(self, *args, **kwargs)
+    finally:
+        interpreting.pop()
+
+
+def stay(module: torch.nn.Module, *args: object, **kwargs: object) -> torch.nn.Module:
+    """``Module.to``: what is left to PyTorch stays where it is."""
+    on_gpu = any(str(one).startswith("cuda") for one in (*args, *kwargs.values()))
+    return module if on_gpu else real_to(module, *args, **kwargs)
+
+
+real_to = torch.nn.Module.to
+torch_tensorrt.Device.to = lambda self, kind: torch.device("cuda", 0)
+torch.nn.Module.to = stay
+interpreter.TRTInterpreter.run = run
+trt.BuilderFlag = Flags()
+trt.Runtime = Runtime
+trt.Refitter = Refitter
+# Loading an engine needs a GPU: what compiles here is looked at, and never run.
+TorchTensorRTModule.setup_engine = lambda self: None
+TorchTensorRTModule.set_output_tensors_as_unowned = lambda self, enabled: None
+with contextlib.suppress(AttributeError):
+    del trt._target_module.Runtime
+__all__ = ["refitted", "torch_tensorrt"]
