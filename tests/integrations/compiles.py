@@ -1,6 +1,8 @@
-"""A process that compiles small models with Torch-TensorRT through ``FarmEngineCache``, and prints what came of it.
+"""Processes that compile small models with Torch-TensorRT through ``FarmEngineCache``, and print what came of it.
 
-Its argument is a JSON list of compiles, each an object: ``model`` (one of ``MODELS``), ``weights`` (a seed),
+Importing torch and Torch-TensorRT takes many times as long as such a compile, so one process imports them, and forks
+for each line of JSON that it reads: ``jobs``, ``env``, ``cwd`` and ``out`` (the file of the fork's output). It answers
+with the fork's pid. ``jobs`` is ``hashes`` (see there) or a list of compiles, each an object: ``model`` (one of ``MODELS``), ``weights`` (a seed),
 ``settings``, ``batch`` (the largest, as the program was exported for), ``cache`` (keywords of the cache), ``fresh`` (a
 new cache), ``fail`` (the engine cannot be built), ``held`` (a file: until it is there, the build takes). Prints one
 JSON document a line: the cache's statistics, the keys asked for, what was refitted, what the log said, and the seconds.
@@ -10,8 +12,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
 import time
+import traceback
 from typing import Any
 
 import torch
@@ -19,6 +24,7 @@ import torch_tensorrt_stand_ins as stand_ins
 from torch import nn
 
 torch_tensorrt = stand_ins.torch_tensorrt
+import hashes  # noqa: E402
 from farm.integrations.torch_tensorrt import FarmEngineCache  # noqa: E402
 
 
@@ -92,11 +98,11 @@ def compile_once(job: dict[str, Any], cache: FarmEngineCache) -> None:
     )
 
 
-def main() -> None:
+def compiles(jobs: list[dict[str, Any]]) -> None:
     heard = Heard()
     logging.getLogger("farm").addHandler(heard)
     cache: FarmEngineCache | None = None
-    for job in json.loads(sys.argv[1]):
+    for job in jobs:
         if cache is None or job.get("fresh") or "cache" in job:
             cache = Asked(**job.get("cache", {}))
         before, Asked.keys[:] = cache.stats(), []
@@ -111,8 +117,40 @@ def main() -> None:
         after = cache.stats()
         told = {name: getattr(after, name) - getattr(before, name) for name in vars(after)}
         seen = {"keys": Asked.keys, "refitted": stand_ins.refitted, "said": heard.lines, "error": error}
-        print(json.dumps({**told, **seen, "took": time.monotonic() - began}))
-        sys.stdout.flush()
+        print(json.dumps({**told, **seen, "took": time.monotonic() - began}), flush=True)
+    if cache is not None:
+        cache.close()
+
+
+def one(order: dict[str, Any]) -> None:
+    """A fork's life."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    out = os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (0, 1, 2):
+        os.dup2(out if stream else os.open(os.devnull, os.O_RDONLY), stream)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    if order["jobs"] == "hashes":
+        print(json.dumps(hashes.hashes()), flush=True)
+    else:
+        compiles(order["jobs"])
+    print(json.dumps({"end": True}), flush=True)
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks leave nothing behind
+    torch.set_num_threads(1)  # no threads here, for none of them would be in a fork
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                one(json.loads(line))
+            except BaseException:  # noqa: BLE001 - the fork must end here
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(0)
+        print(pid, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""A process that prints hashes of one model as ``FarmEngineCache.get_hash`` gives them: the cases of Torch-TensorRT's own
+"""Hashes of one model as ``FarmEngineCache.get_hash`` gives them: the cases of Torch-TensorRT's own
 tests of its hash (the same model exported twice, another input shape, another largest batch), and farm's."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -35,12 +34,12 @@ def hash_of(program: Any, most: int = 200, size: int = 32, cache: Any = FarmEngi
     return cache.get_hash(program.module(), (torch_tensorrt.Input(**shapes),), CompilationSettings(**given))
 
 
-def main() -> None:
+def hashes() -> dict[str, str]:
     model, other = Small().eval(), Small().eval()
     program = exported(model)
     ops = [torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor, torch.ops.aten.sub.Tensor]
     low = {"enable_autocast": True, "autocast_low_precision_type": torch.float16}
-    found = {
+    return {
         "one": hash_of(program),
         "exported again": hash_of(exported(model)),
         "an instance": hash_of(program, cache=FarmEngineCache()),
@@ -56,8 +55,3 @@ def main() -> None:
         "the same operators": hash_of(program, autocast_excluded_ops=set(reversed(ops)), **low),
         "calibrated": hash_of(program, autocast_calibration_dataloader=[torch.zeros(1)], **low),
     }
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

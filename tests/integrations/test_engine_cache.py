@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +13,8 @@ import pytest
 from farm.config import load
 from farm.index import Index
 from farm.wiring import open_index, open_store
-from tests.conftest import clean_environment, eventually
+from tests.conftest import eventually
 from tests.integrations.conftest import Compilers
-from tests.support.torch_tensorrt_site import python_path
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("torch_tensorrt")]
 
@@ -86,22 +81,15 @@ def test_what_matters_parts_keys(compilers: Compilers) -> None:
 
 
 def test_its_own_hash_cases_hold(compilers: Compilers) -> None:
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("hashes.py")],
-        env=clean_environment(compilers.home, PYTHONPATH=python_path()),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    running = compilers.start("hashes")
+    (found,) = compilers.finish(running)
     one = found["one"]
     same = {name for name, key in found.items() if key == one}
     assert same == {"one", "exported again", "an instance", "other weights", "level 3", "debugged"}
     assert found["some operators"] == found["the same operators"]
     others = [found[name] for name in found.keys() - same - {"the same operators"}]
     assert len(set(others)) == len(others)
-    assert found["calibrated"].startswith("unkeyed:") and "autocast_calibration_dataloader" in done.stderr
+    assert found["calibrated"].startswith("unkeyed:") and "autocast_calibration_dataloader" in running.out.read_text()
 
 
 def test_one_builds_and_the_others_wait(compilers: Compilers, tmp_path: Path) -> None:
@@ -133,7 +121,7 @@ def test_who_waits_takes_over_from_one_that_dies(compilers: Compilers, tmp_path:
     (build,) = eventually(lambda: [one for one in builds(compilers, index) if one.state == "running"])
     heir = compilers.start({**HEAD, **NO_LOCAL})
     eventually(lambda: index.build(build.id).waiters == 2)  # type: ignore[union-attr]
-    dying.send_signal(signal.SIGKILL)
+    dying.kill()
     (found,) = compilers.finish(heir)
     assert (found["misses"], found["stored"], found["error"]) == (1, 1, "")
     assert [one.state for one in index.builds()] == ["succeeded"]

@@ -18,17 +18,8 @@ from pathlib import Path
 
 import torch
 
+# Read when they are asked for: a process that was forked may have others.
 NAMES = {(8, 6): "NVIDIA GeForce RTX 3090", (8, 9): "NVIDIA GeForce RTX 4090", (12, 0): "NVIDIA GeForce RTX 5090"}
-MAJOR, MINOR = (int(part) for part in os.environ.get("STAND_IN_CAPABILITY", "8.9").split("."))
-GPU = types.SimpleNamespace(
-    name=NAMES[MAJOR, MINOR],
-    major=MAJOR,
-    minor=MINOR,
-    total_memory=24 * 2**30,
-    is_integrated=False,
-    multi_processor_count=128,
-)
-PLANS = os.environ.get("STAND_IN_PLANS", "")
 refitted: list[str] = []
 """What was refitted in this process: the plans' digests."""
 broken = False
@@ -37,22 +28,45 @@ held = ""
 """A file: while it is not there, builds take."""
 
 
+def capability() -> tuple[int, int]:
+    major, minor = os.environ.get("STAND_IN_CAPABILITY", "8.9").split(".")
+    return int(major), int(minor)
+
+
+def gpu() -> types.SimpleNamespace:
+    major, minor = capability()
+    return types.SimpleNamespace(
+        name=NAMES[major, minor],
+        major=major,
+        minor=minor,
+        total_memory=24 * 2**30,
+        is_integrated=False,
+        multi_processor_count=128,
+    )
+
+
+def names_of(plan: str) -> Path | None:
+    """Where the names of a plan's weights are written."""
+    folder = os.environ.get("STAND_IN_PLANS", "")
+    return Path(folder) / f"{plan}.json" if folder else None
+
+
 def show_gpu() -> None:
     if not hasattr(torch._C, "_CudaDeviceProperties"):
         torch._C._CudaDeviceProperties = type("_CudaDeviceProperties", (), {})
     answers = {
-        "get_device_capability": (MAJOR, MINOR),
-        "current_device": 0,
-        "device_count": 1,
-        "get_device_properties": GPU,
-        "get_device_name": GPU.name,
-        "mem_get_info": (20 * 2**30, 24 * 2**30),
-        "synchronize": None,
-        "empty_cache": None,
-        "set_device": None,
+        "get_device_capability": capability,
+        "current_device": lambda: 0,
+        "device_count": lambda: 1,
+        "get_device_properties": gpu,
+        "get_device_name": lambda: gpu().name,
+        "mem_get_info": lambda: (20 * 2**30, 24 * 2**30),
+        "synchronize": lambda: None,
+        "empty_cache": lambda: None,
+        "set_device": lambda: None,
     }
     for name, answer in answers.items():
-        setattr(torch.cuda, name, lambda device=None, answer=answer: answer)
+        setattr(torch.cuda, name, lambda device=None, answer=answer: answer())
 
 
 show_gpu()
@@ -102,10 +116,9 @@ class Runtime:
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine:
         engine = Engine(plan)
-        if PLANS and interpreting:
-            (Path(PLANS) / f"{engine.digest}.json").write_text(
-                json.dumps(sorted(interpreting[-1].ctx.weight_refit_map))
-            )
+        names = names_of(engine.digest)
+        if names and interpreting:
+            names.write_text(json.dumps(sorted(interpreting[-1].ctx.weight_refit_map)))
         return engine
 
 
@@ -116,7 +129,8 @@ class Refitter:
         self.engine = engine
 
     def get_all_weights(self) -> list[str]:
-        return json.loads((Path(PLANS) / f"{self.engine.digest}.json").read_text()) if PLANS else []
+        names = names_of(self.engine.digest)
+        return json.loads(names.read_text()) if names else []
 
     def set_named_weights(self, name: str, weights: object, location: object) -> None: ...
 
