@@ -141,7 +141,8 @@ class Identifier:
         toolchain = self.toolchain(request.toolchain)
         target, settings = keys.one_windows(request.target, ask.settings)
         keyed = keys.compute(same.facts, canonical, settings, toolchain, target)
-        refused = [*keyed.effective.refused, placement.unsupported(toolchain, target)]
+        lacking = (placement.unsupported(toolchain, target), placement.ignored(toolchain, keyed.effective.told))
+        refused = [*keyed.effective.refused, *lacking]
         return Identity(
             model=ask.model,
             path=program.path,

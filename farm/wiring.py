@@ -319,11 +319,12 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
     """A worker of this machine, serving the queues that its fitting allows."""
     from farm.builders import Limits
     from farm.builders.tensorrt import TensorRTBuilder
+    from farm.builders.torch_tensorrt import Builders, TorchTensorRTBuilder
     from farm.forms import Forms
     from farm.ledger import Ledger
     from farm.worker import BuildWorker, Workshop
 
-    builder = TensorRTBuilder(fitting.environment)
+    builder = Builders(TensorRTBuilder(fitting.environment), TorchTensorRTBuilder(fitting.environment))
     limits = Limits(seconds=config.build_timeout, memory=config.build_memory)
     signer = open_signer(config)
     return BuildWorker(

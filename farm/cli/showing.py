@@ -27,6 +27,7 @@ from farm.cli.output import (
     settings_text,
     short,
 )
+from farm.cli.partition import partition_text
 from farm.errors import BadInput, NoSuchThing
 
 if TYPE_CHECKING:
@@ -215,6 +216,7 @@ def _show_engine(item: dict[str, Any]) -> None:
             ("peak memory", human_size(manifest.get("peak_memory"))),
             ("by build", manifest.get("build") or ""),
             ("on node", manifest.get("node") or ""),
+            ("partition", partition_text(_table(_table(manifest, "detail"), "report"))),
             ("signed by", str(_table(manifest, "signature").get("key", ""))),
             ("key", short(item["key"])),
             ("recipe", short(item["recipe"])),

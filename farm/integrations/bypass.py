@@ -1,8 +1,8 @@
 """Why a cache that was given to Torch-TensorRT is never asked.
 
-``immutable_weights=True``, its default, makes Torch-TensorRT pass every engine cache by, with a line in its own log that
-does not say what to do; without ``cache_built_engines`` and ``reuse_cached_engines`` it does so without a word. It is
-said here, once, as soon as it shows.
+``immutable_weights=True``, its default, makes Torch-TensorRT pass every engine cache by, with a line in its own log
+that does not say what to do; without ``cache_built_engines`` and ``reuse_cached_engines`` it does so without a word.
+It is said here, once, as soon as it shows.
 """
 
 from __future__ import annotations

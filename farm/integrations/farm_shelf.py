@@ -51,7 +51,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Claim:
-    """This client waits for a recipe's engine, as ``waiter``; with ``lease`` and ``heart`` it is the one that builds."""
+    """This client waits for a recipe's engine, as ``waiter``; with ``lease`` and ``heart`` it builds it."""
 
     waiter: str
     request: BuildRequest
@@ -230,6 +230,6 @@ class FarmShelf:
 
 
 def _serves(asked: Asked, found: Found) -> bool:
-    """An engine of the key whose weights are named as the asker's are, or it could not be refitted."""
+    """By its manifest, which anybody who may write to the database could have edited."""
     detail = found.engine.manifest.get("detail")
-    return isinstance(detail, Mapping) and detail.get("naming") == asked.naming
+    return isinstance(detail, Mapping) and asked.served_by(detail.get("naming"))

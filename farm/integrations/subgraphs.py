@@ -32,14 +32,17 @@ KIND = "torch_tensorrt subgraph"
 @dataclass(frozen=True)
 class Place:
     """Where an engine is built and runs: this process's toolchain and GPU. ``multiprocessors`` tells a MIG slice from
-    the whole."""
+    the whole; ``capabilities`` are what engines are built for, where that can be chosen."""
 
     toolchain: Toolchain
     gpu: Gpu
     multiprocessors: int = 0
+    capabilities: tuple[int, ...] = ()
 
     @property
     def target(self) -> Target:
+        if self.capabilities and not self.toolchain.device_bound:
+            return Target(self.capabilities, arch=self.gpu.arch)
         return Target((self.gpu.capability,), self.gpu.name, arch=self.gpu.arch)
 
 
@@ -52,6 +55,7 @@ class Asked:
     specs: Sequence[Any]
     settings: Any
     outputs: tuple[Mapping[str, Any], ...]
+    baked: bool = False
 
     @property
     def key(self) -> str:
@@ -59,11 +63,17 @@ class Asked:
 
     @property
     def stores(self) -> bool:
-        return bool(self.settings.cache_built_engines)
+        """Whether its engine is to be kept. One with its weights baked in is asked for by farm's own functions, which
+        always do."""
+        return self.baked or bool(self.settings.cache_built_engines)
 
     @property
     def reuses(self) -> bool:
-        return bool(self.settings.reuse_cached_engines)
+        return self.baked or bool(self.settings.reuse_cached_engines)
+
+    def served_by(self, naming: object) -> bool:
+        """Whether an engine of the key with weights of such names serves: a refit looks for them by the asker's."""
+        return self.baked or naming == self.naming
 
 
 def gpu_named(name: str, capability: int, arch: str) -> Gpu:
@@ -74,17 +84,18 @@ def gpu_named(name: str, capability: int, arch: str) -> Gpu:
     return Gpu(plain_name(name), capability, arch)
 
 
-def identify(module: Any, specs: Sequence[Any], settings: Any, place: Place) -> Asked:
-    """Key and recipe of a subgraph. ``FarmError`` for what cannot be keyed (a custom operator without a declared
-    digest, calibration data without one, a setting that farm does not know)."""
+def identify(module: Any, specs: Sequence[Any], settings: Any, place: Place, baked: bool = False) -> Asked:
+    """Key and recipe of a subgraph; with ``baked``, of an engine that is used as it was built, weights and all, so that
+    they count by content whatever the settings. ``FarmError`` for what cannot be keyed: a custom operator, or
+    calibration data, without a declared digest; a setting that farm does not know."""
     graph = subgraph_digest(module, specs)
     given = CompilationSettings.from_torch_tensorrt(settings)
     told = effective(given, flavour=place.toolchain.flavour, version=place.toolchain.version, subgraph=True)
-    policy = weights_policy(told.key, graph.operators)
+    policy = "content" if baked else weights_policy(told.key, graph.operators)
     weights = graph.weights.content_digest() if policy == "content" else graph.weights.metadata_digest()
-    profiles = tuple(_profile(spec) for spec in specs)
+    profiles = ({str(n): _shapes(spec) for n, spec in enumerate(specs)},)
     shared = {
-        "kind": KIND,
+        "kind": f"{KIND}, baked" if baked else KIND,
         "graph": graph.structure_digest,
         "profiles": list(profiles),
         "toolchain": place.toolchain.canonical(),
@@ -110,10 +121,10 @@ def identify(module: Any, specs: Sequence[Any], settings: Any, place: Place) -> 
         capability="",
         format="subgraph",
         given=given.given(),
-        capabilities=(place.gpu.capability,),
+        capabilities=place.target.capabilities,
         weight_bytes=graph.weights.size,
     )
-    return Asked(identity, graph.naming, list(specs), settings, _outputs(module))
+    return Asked(identity, graph.naming, list(specs), settings, _outputs(module), baked)
 
 
 def _target(place: Place, settings: Mapping[str, Any]) -> dict[str, object]:
@@ -121,12 +132,13 @@ def _target(place: Place, settings: Mapping[str, Any]) -> dict[str, object]:
     return target | ({"multiprocessors": place.multiprocessors} if "gpu" in target else {})
 
 
-def _profile(spec: Any) -> dict[str, Any]:
-    """An input's shapes: ``min``, ``opt`` and ``max``, or one that is fixed."""
+def _shapes(spec: Any) -> dict[str, list[int]]:
+    """An input's ``min``, ``opt`` and ``max``; of a fixed one they are the same."""
     shape = spec.shape
-    if isinstance(shape, Mapping):
-        return {name.removesuffix("_shape"): [int(size) for size in shape[name]] for name in sorted(shape)}
-    return {"shape": [int(size) for size in shape]}
+    return {
+        name: [int(size) for size in (shape[f"{name}_shape"] if isinstance(shape, Mapping) else shape)]
+        for name in ("min", "opt", "max")
+    }
 
 
 def _outputs(module: Any) -> tuple[Mapping[str, Any], ...]:

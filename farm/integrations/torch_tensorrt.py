@@ -11,33 +11,34 @@ ends a compile: trouble is warned of once, and Torch-TensorRT builds.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import threading
 import time
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-import torch_tensorrt
 from torch_tensorrt.dynamo._engine_cache import BaseEngineCache
 
 from farm.builders import Cancelled
 from farm.config import Config, load
 from farm.container import Header, pack, unpack
 from farm.errors import BadInput, FarmError, LeaseLost
-from farm.hosts.probe import machine
+from farm.integrations.artefacts import load as load_program
 from farm.integrations.bypass import Watch
 from farm.integrations.entries import container_of, entry_of, fields_of
 from farm.integrations.farm_shelf import Claim, FarmShelf
+from farm.integrations.interpreting import interpreted
 from farm.integrations.local_shelf import LocalShelf
+from farm.integrations.place import place_of, toolchain_here
 from farm.integrations.reach import NotReached, Reach, log, told
-from farm.integrations.subgraphs import Asked, Place, gpu_named, identify
-from farm.toolchains import DEFAULT_CUDA, TORCH, Toolchain
+from farm.integrations.subgraphs import Asked, identify
 
-__all__ = ["FarmEngineCache", "Stats", "toolchain_here"]
+__all__ = ["FarmEngineCache", "Stats", "compile", "load_program", "toolchain_here"]
 
 FIELDS = fields_of(BaseEngineCache.pack)
 REMEMBERED = 256
@@ -138,7 +139,7 @@ class FarmEngineCache(BaseEngineCache):  # type: ignore[misc]
     def get_hash(gm: torch.fx.GraphModule, input_specs: Sequence[Any], settings: Any) -> str:
         """The subgraph's key, ``sha256:…``; for what has no sound key, a text that never hits (warned of once)."""
         try:
-            asked = identify(gm, input_specs, settings, _place(settings))
+            asked = identify(gm, input_specs, settings, place_of(settings))
         except FarmError as error:
             _trouble.warn(f"an engine is not cached: {error.message}; {error.hint}")
             return f"{UNKEYED}{uuid.uuid4().hex}"
@@ -154,31 +155,21 @@ class FarmEngineCache(BaseEngineCache):  # type: ignore[misc]
         asked = self._asked(hash)
         if asked is None or self._mine(hash) in self._began or not asked.reuses:
             return None
-        found = self._find_local(asked) or self._find_in_farm(asked) or self._wait_turn(asked)
-        if found is None:
-            self._began[self._mine(hash)] = time.monotonic()
-            self._count(misses=1)
-            return None
-        return entry_of(*found, asked, FIELDS)
+        found = self._look_for(asked)
+        return None if found is None else entry_of(*found, asked, FIELDS)
 
     def insert(self, hash: str, entry: Sequence[Any], *args: Any, **kwargs: Any) -> None:
         """Keep what was built: on this machine, and in the farm."""
         self._watch.asked()
         asked = _asks.get(hash)
-        began = self._began.pop(self._mine(hash), None)
-        claim = self._claims.pop(self._mine(hash), None)
         if asked is None or self.read_only:
+            self._withdraw(self._claims.pop(self._mine(hash), None))
             return
         try:
-            container = container_of(asked, entry, FIELDS)
+            self._keep(asked, container_of(asked, entry, FIELDS))
         except BadInput as error:
             self._reach.warn(f"an engine is not cached: {error.message}; {error.hint}")
-            self._withdraw(claim)
-            return
-        self._keep_local(asked, container)
-        seconds = time.monotonic() - began if began is not None else 0.0
-        header, plan = unpack(container)
-        self._try("store an engine", lambda: self._commit(claim, asked, header, plan, seconds), self._store)
+            self._withdraw(self._claims.pop(self._mine(hash), None))
 
     def save(self, hash: str, blob: bytes, *args: Any, **kwargs: Any) -> None:
         """Keep a container on this machine. ``BadInput`` for bytes that are none: nothing is ever unpickled."""
@@ -208,6 +199,19 @@ class FarmEngineCache(BaseEngineCache):  # type: ignore[misc]
         if shelf is not None:
             self._try("be let go of", shelf.close, self._look)
 
+    @contextlib.contextmanager
+    def baked(self) -> Iterator[None]:
+        """While this lasts, this process's compiles take engines with their weights baked in from here, and give them:
+        what ``immutable_weights=True`` passes an engine cache by for. See ``compile``."""
+        self._watch.asked()
+        with interpreted(place_of, self._find_baked, self._keep):
+            yield
+
+    def _find_baked(self, asked: Asked) -> tuple[Header, memoryview] | None:
+        self._abandon_others(asked.key)
+        self._count(asked=1)
+        return self._look_for(asked)
+
     # -- finding -----------------------------------------------------------------------------------------------
 
     def _asked(self, key: str) -> Asked | None:
@@ -216,6 +220,14 @@ class FarmEngineCache(BaseEngineCache):  # type: ignore[misc]
         if self._mine(key) not in self._began:
             self._count(asked=1, unkeyed=int(asked is None))
         return asked
+
+    def _look_for(self, asked: Asked) -> tuple[Header, memoryview] | None:
+        """Here, in the farm, and with whoever builds it; ``None`` when it is for this thread to build."""
+        found = self._find_local(asked) or self._find_in_farm(asked) or self._wait_turn(asked)
+        if found is None:
+            self._began[self._mine(asked.key)] = time.monotonic()
+            self._count(misses=1)
+        return found
 
     def _find_local(self, asked: Asked) -> tuple[Header, memoryview] | None:
         found = self._local.find(asked.key, asked.identity.recipe) if self._local else None
@@ -265,6 +277,17 @@ class FarmEngineCache(BaseEngineCache):  # type: ignore[misc]
         return found
 
     # -- keeping -----------------------------------------------------------------------------------------------
+
+    def _keep(self, asked: Asked, container: bytes) -> None:
+        """What this thread has built: on this machine, and in the farm."""
+        began = self._began.pop(self._mine(asked.key), None)
+        claim = self._claims.pop(self._mine(asked.key), None)
+        if self.read_only:
+            return
+        self._keep_local(asked, container)
+        seconds = time.monotonic() - began if began is not None else 0.0
+        header, plan = unpack(container)
+        self._try("store an engine", lambda: self._commit(claim, asked, header, plan, seconds), self._store)
 
     def _keep_local(self, asked: Asked, container: bytes) -> None:
         if self._local is not None and not self._local.keep(asked.identity.recipe, container):
@@ -321,26 +344,22 @@ class FarmEngineCache(BaseEngineCache):  # type: ignore[misc]
             self._stats = replace(self._stats, **{name: now[name] + value for name, value in more.items()})
 
 
+def compile(program: Any, *args: Any, cache: FarmEngineCache | None = None, **settings: Any) -> Any:
+    """``torch_tensorrt.dynamo.compile(program, …)`` with every engine from the farm that is there, and to it that is
+    not, also where weights are baked in (``immutable_weights=True``). Of each engine all weights count by content, so a
+    hit is used as it is, and nothing is refitted."""
+    import torch_tensorrt
+
+    shared = cache or FarmEngineCache()
+    try:
+        with shared.baked():
+            return torch_tensorrt.dynamo.compile(program, *args, **settings)
+    finally:
+        if cache is None:
+            shared.close()
+
+
 def _let_go(cache: weakref.ref[FarmEngineCache]) -> None:
     held = cache()
     if held is not None:
         held.close()
-
-
-def _place(settings: Any) -> Place:
-    """This process's toolchain, and the GPU that the settings name."""
-    device = getattr(settings.device, "gpu_id", None)
-    number = int(device) if device is not None and int(device) >= 0 else torch.cuda.current_device()
-    about = torch.cuda.get_device_properties(number)
-    gpu = gpu_named(str(about.name), int(about.major) * 10 + int(about.minor), machine())
-    return Place(toolchain_here(), gpu, int(getattr(about, "multi_processor_count", 0)))
-
-
-def toolchain_here() -> Toolchain:
-    """Torch-TensorRT as this process has it, over the TensorRT that it has loaded."""
-    import tensorrt
-
-    rtx = getattr(torch_tensorrt.ENABLED_FEATURES, "tensorrt_rtx", False)
-    version = str(torch_tensorrt.__version__).partition("+")[0]
-    cuda = int(torch.version.cuda.partition(".")[0]) if torch.version.cuda else DEFAULT_CUDA
-    return Toolchain(TORCH, version, cuda, f"{'rtx' if rtx else 'trt'}{tensorrt.__version__}")

@@ -2,10 +2,12 @@
 
 Importing torch and Torch-TensorRT takes many times as long as such a compile, so one process imports them, and forks
 for each line of JSON that it reads: ``jobs``, ``env``, ``cwd`` and ``out`` (the file of the fork's output). It answers
-with the fork's pid. ``jobs`` is ``hashes`` (see there) or a list of compiles, each an object: ``model`` (one of ``MODELS``), ``weights`` (a seed),
-``settings``, ``batch`` (the largest, as the program was exported for), ``cache`` (keywords of the cache), ``fresh`` (a
-new cache), ``fail`` (the engine cannot be built), ``held`` (a file: until it is there, the build takes). Prints one
-JSON document a line: the cache's statistics, the keys asked for, what was refitted, what the log said, and the seconds.
+with the fork's pid. ``jobs`` is ``hashes`` (see there) or a list of compiles, each an object: ``model`` (one of
+``MODELS``), ``weights`` (a seed), ``settings``, ``batch`` (the largest, as the program was exported for), ``cache``
+(keywords of the cache), ``fresh`` (a new cache), ``fail`` (the engine cannot be built), ``held`` (a file: until it is
+there, the build takes), ``baked`` (by farm's own ``compile``), ``export`` or ``load`` (a program's file, an
+artefact's). Prints one JSON document a line: the cache's statistics, the keys asked for, what was refitted, what the
+log said, and the seconds.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ import time
 import traceback
 from typing import Any
 
+import hashes
 import torch
+import torch_tensorrt
 import torch_tensorrt_stand_ins as stand_ins
 from torch import nn
 
-torch_tensorrt = stand_ins.torch_tensorrt
-import hashes  # noqa: E402
-from farm.integrations.torch_tensorrt import FarmEngineCache  # noqa: E402
+from farm.integrations.torch_tensorrt import FarmEngineCache, compile, load_program
 
 
 class Head(nn.Module):
@@ -93,9 +95,16 @@ def compile_once(job: dict[str, Any], cache: FarmEngineCache) -> None:
         "reuse_cached_engines": True,
         **job.get("settings", {}),
     }
-    torch_tensorrt.dynamo.compile(
-        program, arg_inputs=[torch_tensorrt.Input(**shapes)], custom_engine_cache=cache, **settings
-    )
+    inputs = [torch_tensorrt.Input(**shapes)]
+    if "export" in job:
+        torch.export.save(program, job["export"])
+    elif "load" in job:
+        compiled = load_program(job["load"], program)
+        print(json.dumps({"loaded": [name for name, _ in compiled.named_children()]}))
+    elif job.get("baked"):
+        compile(program, arg_inputs=inputs, cache=cache, **{**settings, "immutable_weights": True})
+    else:
+        torch_tensorrt.dynamo.compile(program, arg_inputs=inputs, custom_engine_cache=cache, **settings)
 
 
 def compiles(jobs: list[dict[str, Any]]) -> None:

@@ -20,7 +20,9 @@ import pytest
 
 VERSION = "2.13.0"
 WHEELS = (f"torch-tensorrt=={VERSION}", "dllist==2.0.0")
-SITE = Path(sys.prefix) / "torch-tensorrt-rtx" / VERSION
+MAKE = 2
+"""Version of how the site is made."""
+SITE = Path(sys.prefix) / "torch-tensorrt-rtx" / f"{VERSION}-{MAKE}"
 """Beside the tests' interpreter: made once, and gone with it."""
 SUPPORT = Path(__file__).parent
 
@@ -57,7 +59,7 @@ def make_site() -> str:
 
 
 def rename(site: Path) -> None:
-    """Leave out what is native, and let the distribution be the one for TensorRT-RTX."""
+    """Leave out what is native, let the distribution be the one for TensorRT-RTX, and have its stand-ins imported."""
     for native in (*site.glob("torch_tensorrt/_C*.so"), *site.glob("torch_tensorrt/lib/*.so")):
         native.unlink()
     shutil.rmtree(site / "torch_tensorrt" / "bin", ignore_errors=True)
@@ -67,6 +69,9 @@ def rename(site: Path) -> None:
     (old / "METADATA").write_text("\n".join(kept), "utf-8")
     (old / "RECORD").unlink()
     old.rename(site / f"torch_tensorrt_rtx-{VERSION}.dist-info")
+    package = site / "torch_tensorrt" / "__init__.py"
+    stand_ins = "import torch_tensorrt_stand_ins as _stand_ins\n\n_stand_ins."
+    package.write_text(f"{stand_ins}before()\n{package.read_text('utf-8')}\n_stand_ins.after()\n", "utf-8")
 
 
 def python_path() -> str:

@@ -1,14 +1,13 @@
 """On a machine without a GPU: the few things of CUDA's driver that Torch-TensorRT asks for while it compiles.
 
-Import this before ``torch_tensorrt``. The partitioner, the converters and the builder are the real ones, and the plans
-are real. Stand-ins are: what torch says of the GPU; the flags that need a driver (``REFIT_INDIVIDUAL`` is set for
-them); and the runtime, whose engine gives its plan back, knows its weights' names (from ``STAND_IN_PLANS``, a folder
-in which each plan's are written as it is built) and cannot run.
+The tests' copy of ``torch_tensorrt`` calls ``before`` and ``after`` as it is imported. The partitioner, the converters
+and the builder are the real ones, and the plans are real. Stand-ins are: what torch says of the GPU; the flags that
+need a driver (``REFIT_INDIVIDUAL`` is set for them); and the runtime, whose engine gives its plan back, knows its
+weights' names (from ``STAND_IN_PLANS``, a folder in which each plan's are written as it is built) and cannot run.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -69,25 +68,21 @@ def show_gpu() -> None:
         setattr(torch.cuda, name, lambda device=None, answer=answer: answer())
 
 
-show_gpu()
-torch.cuda.is_available = lambda: True
-import torch_tensorrt  # noqa: E402
-
-torch.cuda.is_available = lambda: False
-import tensorrt as trt  # noqa: E402
-from torch_tensorrt.dynamo.conversion import _TRTInterpreter as interpreter  # noqa: E402
-from torch_tensorrt.dynamo.runtime._TorchTensorRTModule import TorchTensorRTModule  # noqa: E402
-
-RealFlags = trt.BuilderFlag
+def before() -> None:
+    """Before anything of ``torch_tensorrt`` is imported."""
+    show_gpu()
+    torch.cuda.is_available = lambda: True
 
 
 class Flags:
     """``BuilderFlag``, with what works without a driver for what does not."""
 
-    REFIT = REFIT_IDENTICAL = STRIP_PLAN = RealFlags.REFIT_INDIVIDUAL
+    def __init__(self, real: object) -> None:
+        self.real = real
 
     def __getattr__(self, name: str) -> object:
-        return getattr(RealFlags, name)
+        stands_in = name in ("REFIT", "REFIT_IDENTICAL", "STRIP_PLAN")
+        return getattr(self.real, "REFIT_INDIVIDUAL" if stands_in else name)
 
 
 class Config:
@@ -140,38 +135,40 @@ class Refitter:
 
 
 interpreting: list[object] = []
-real_run = interpreter.TRTInterpreter.run
 
 
-def run(self: object, *args: object, **kwargs: object) -> object:
-    deadline = time.monotonic() + 120
-    while held and not Path(held).exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    if broken:
-        raise RuntimeError("no engine could be built")
-    interpreting.append(self)
-    try:
-        return real_run(self, *args, **kwargs)
-    finally:
-        interpreting.pop()
+def after() -> None:
+    """Once ``torch_tensorrt`` has been imported."""
+    import tensorrt as trt
+    import torch_tensorrt
+    from torch_tensorrt.dynamo.conversion import _TRTInterpreter
+    from torch_tensorrt.dynamo.runtime._TorchTensorRTModule import TorchTensorRTModule
 
+    torch.cuda.is_available = lambda: False
+    interpreter = _TRTInterpreter.TRTInterpreter
+    real_run, real_to = interpreter.run, torch.nn.Module.to
 
-def stay(module: torch.nn.Module, *args: object, **kwargs: object) -> torch.nn.Module:
-    """``Module.to``: what is left to PyTorch stays where it is."""
-    on_gpu = any(str(one).startswith("cuda") for one in (*args, *kwargs.values()))
-    return module if on_gpu else real_to(module, *args, **kwargs)
+    def run(self: object, *args: object, **kwargs: object) -> object:
+        deadline = time.monotonic() + 120
+        while held and not Path(held).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if broken:
+            raise RuntimeError("no engine could be built")
+        interpreting.append(self)
+        try:
+            return real_run(self, *args, **kwargs)
+        finally:
+            interpreting.pop()
 
+    def stay(module: torch.nn.Module, *args: object, **kwargs: object) -> torch.nn.Module:
+        """``Module.to``: what is left to PyTorch stays where it is."""
+        on_gpu = any(str(one).startswith("cuda") for one in (*args, *kwargs.values()))
+        return module if on_gpu else real_to(module, *args, **kwargs)
 
-real_to = torch.nn.Module.to
-torch_tensorrt.Device.to = lambda self, kind: torch.device("cuda", 0)
-torch.nn.Module.to = stay
-interpreter.TRTInterpreter.run = run
-trt.BuilderFlag = Flags()
-trt.Runtime = Runtime
-trt.Refitter = Refitter
-# Loading an engine needs a GPU: what compiles here is looked at, and never run.
-TorchTensorRTModule.setup_engine = lambda self: None
-TorchTensorRTModule.set_output_tensors_as_unowned = lambda self, enabled: None
-with contextlib.suppress(AttributeError):
-    del trt._target_module.Runtime
-__all__ = ["refitted", "torch_tensorrt"]
+    interpreter.run, torch.nn.Module.to = run, stay
+    torch_tensorrt.Device.to = lambda self, kind: torch.device("cuda", 0)
+    trt.BuilderFlag = Flags(trt.BuilderFlag)
+    trt.Runtime, trt.Refitter = Runtime, Refitter
+    # Loading an engine needs a GPU: what compiles here is looked at, and never run.
+    TorchTensorRTModule.setup_engine = lambda self: None
+    TorchTensorRTModule.set_output_tensors_as_unowned = lambda self, enabled: None
