@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from farm.builders import AttemptFailed, Form, Job, Limits, Product, Watch
+from farm.builders.counter import Counter, Shelf
 from farm.builders.failures import explain
 from farm.builders.outcome import Outcome
 from farm.builders.plan import HEADER_SIZE, mismatch, read_header
@@ -37,10 +38,11 @@ RTX = "rtx"
 @dataclass(frozen=True)
 class TorchTensorRTBuilder:
     """Implements ``Builder`` but for ``export``: Torch-TensorRT takes the program itself. ``environment`` as for the
-    ``tensorrt`` builder."""
+    ``tensorrt`` builder; ``shelf`` has the engines of subgraphs that programs have in common."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     stall_seconds: float = STALL_SECONDS
+    shelf: Shelf | None = None
 
     def export(self, program: Path, folder: Path, limits: Limits, watch: Watch, names: Mapping[str, Any]) -> Form:
         raise NotImplementedError("Torch-TensorRT takes programs as they are")
@@ -63,8 +65,10 @@ class TorchTensorRTBuilder:
     def _run(self, job: Job, watch: Watch) -> Outcome:
         gpu = job.toolchain.device_bound
         task = Task(CHILD, child_job(job), job.folder.absolute(), self.environment, self.stall_seconds, gpu)
+        counter = Counter(job.folder, self.shelf, lambda plan: _fault(job, plan[:HEADER_SIZE], len(plan)))
         try:
-            return run_child(task, job.limits, watch)
+            with counter.open():
+                return run_child(task, job.limits, watch)
         except NotStarted as error:
             raise AttemptFailed(
                 Failure(
@@ -145,11 +149,21 @@ def _engine(job: Job, told: dict[str, Any]) -> dict[str, Any]:
         file.seek(0)
         digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size
-    if job.toolchain.over.startswith(RTX):
-        wrong = mismatch(read_header(start), size, job.toolchain.over.removeprefix(RTX), job.capabilities)
-        if wrong is not None:
-            raise ValueError(f"the engine of {told['name']} is not the one asked for: {wrong}")
+    wrong = _fault(job, start, size)
+    if wrong is not None:
+        raise ValueError(f"the engine of {told['name']} is not the one asked for: {wrong}")
     return {**told, "digest": digest, "size": size}
+
+
+def _fault(job: Job, start: bytes | memoryview, size: int) -> str | None:
+    """Why a plan that begins so is not of the job's toolchain and target; the header of plain TensorRT's plans is not
+    documented."""
+    if not job.toolchain.over.startswith(RTX):
+        return None
+    try:
+        return mismatch(read_header(bytes(start)), size, job.toolchain.over.removeprefix(RTX), job.capabilities)
+    except ValueError as error:
+        return str(error)
 
 
 class _Joined:

@@ -54,7 +54,7 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     return {
         "graph": graph_of(compiled),
         "engines": made.engines,
-        "report": made.report,
+        "report": {**made.report, "built": made.built},
         "read_back": made.read_back,
         "inputs": [binding(node) for node in user_inputs(program)],
         "outputs": [binding(node) for node in outputs_of(program)],
@@ -127,6 +127,7 @@ class Made:
     def __init__(self, folder: Path, job: dict[str, Any], channel: Channel) -> None:
         self.folder, self.job, self.channel = folder, job, channel
         self.engines: list[dict[str, Any]] = []
+        self.asked = self.built = 0
         self.report: dict[str, Any] = {"operators": 0, "converted": 0, "engines": [], "in_torch": {}, "unsupported": {}}
         self.read_back: dict[str, Any] = {}
 
@@ -151,7 +152,7 @@ class Made:
 
         interpreter._populate_trt_builder_config, _compiler.dryrun_stats_display = configured, displayed
         try:
-            with interpreted(self.place, lambda asked: None, self.keep):
+            with interpreted(self.place, self.find, self.keep):
                 yield
         finally:
             interpreter._populate_trt_builder_config, _compiler.dryrun_stats_display = populate, display
@@ -167,10 +168,31 @@ class Made:
         wanted = tuple(int(name.removeprefix("SM")) for name in self.job["capabilities"])
         return replace(place_of(settings), capabilities=wanted)
 
-    def keep(self, asked: Any, container: bytes) -> None:
+    def find(self, asked: Any) -> tuple[Any, memoryview] | None:
+        """The engine, if the farm has it (``builders.counter``)."""
+        from farm.builders.counter import await_answer, write_part
         from farm.container import unpack
 
+        self.asked += 1
+        write_part(self.folder / f"ask-{self.asked}.json", asked.identity, asked.naming)
+        container = await_answer(self.folder, self.asked)
+        if container is None:
+            return None
         header, plan = unpack(container)
+        self.add(header, plan)
+        return header, plan
+
+    def keep(self, asked: Any, container: bytes) -> None:
+        """What had to be built: for the program, and for whoever has the same part."""
+        from farm.container import unpack
+
+        draft = self.folder / f".built-{self.asked}"
+        draft.write_bytes(container)
+        draft.rename(self.folder / f"built-{self.asked}.engine")
+        self.built += 1
+        self.add(*unpack(container))
+
+    def add(self, header: Any, plan: memoryview) -> None:
         name = f"engine-{len(self.engines)}.plan"
         (self.folder / name).write_bytes(plan)
         told = {"key": header.key, "recipe": header.recipe, "bindings": header.bindings, "detail": header.detail}

@@ -20,13 +20,12 @@ from typing import Any
 from farm.asks import Identity
 from farm.canonical import digest
 from farm.compilation import CompilationSettings, effective
+from farm.engine_shelf import KIND
 from farm.gpus import Gpu, find_gpu, plain_name
 from farm.keys import weights_policy
 from farm.programs.live import subgraph_digest
 from farm.targets import Target, canonical_target
 from farm.toolchains import Toolchain
-
-KIND = "torch_tensorrt subgraph"
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,17 @@ from torch_tensorrt.dynamo._engine_cache import BaseEngineCache
 from farm.builders import Cancelled
 from farm.config import Config, load
 from farm.container import Header, pack, unpack
+from farm.engine_shelf import Claim, FarmShelf
 from farm.errors import BadInput, FarmError, LeaseLost
 from farm.integrations.artefacts import load as load_program
 from farm.integrations.bypass import Watch
 from farm.integrations.entries import container_of, entry_of, fields_of
-from farm.integrations.farm_shelf import Claim, FarmShelf
 from farm.integrations.interpreting import interpreted
 from farm.integrations.local_shelf import LocalShelf
 from farm.integrations.place import place_of, toolchain_here
 from farm.integrations.reach import NotReached, Reach, log, told
 from farm.integrations.subgraphs import Asked, identify
+from farm.wiring import open_shelf
 
 __all__ = ["FarmEngineCache", "Stats", "compile", "load_program", "toolchain_here"]
 
@@ -325,7 +326,7 @@ class FarmEngineCache(BaseEngineCache):  # type: ignore[misc]
     def _farm(self) -> FarmShelf:
         with self._lock:
             if self._shelf is None:
-                self._shelf = FarmShelf(self.config)
+                self._shelf = open_shelf(self.config)
             return self._shelf
 
     def _try(self, what: str, work: Callable[[], Any], seconds: float) -> Any:

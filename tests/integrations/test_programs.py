@@ -43,16 +43,21 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, Any, str]:
 
 def test_a_program_is_built_shown_and_put_together(compilers: Compilers) -> None:
     model, folder = compilers.folder / "two.pt2", compilers.folder / "pulled"
-    compilers.run({"model": "two", "export": str(model)})
-    built = farm(compilers, "build", model, "-t", TARGET, "-s", "min_block_size=1", "--json")
+    wide = compilers.folder / "wide.pt2"
+    compilers.run({"model": "two", "export": str(model)}, {"model": "wide", "export": str(wide)})
+    built = farm(compilers, "build", model, wide, "-t", TARGET, "-s", "min_block_size=1", "--json")
     nothing = farm(compilers, "build", model, "-t", TARGET, "--json")  # no block has min_block_size operators
-    code, (answer,), err = ended(built)
-    assert (code, answer["outcome"]) == (0, "built"), err
+    code, (answer, other), err = ended(built)
+    assert (code, answer["outcome"], other["outcome"]) == (0, "built", "built"), err
     code, (failed,), _ = ended(nothing)
     assert code == 1 and "no part of the model went into TensorRT: min_block_size is 5" in failed["error"]
 
-    (engine,) = open_index(load({"FARM_HOME": str(compilers.home)})).engines()
-    report = engine.manifest["detail"]["report"]
+    engines = open_index(load({"FARM_HOME": str(compilers.home)})).engines()
+    details = {engine.digest: engine.manifest["detail"] for engine in engines}
+    reports = [details[one["engine"]["digest"]]["report"] for one in (answer, other)]
+    # The backbone that they have in common was built once, whoever came first; each part is an engine of its own too.
+    assert sum(one["built"] for one in reports) == 3 and len(engines) == 5
+    report = reports[0]
     sizes = [one["operators"] for one in report["engines"]]
     assert len(sizes) == 2 and sum(sizes) == report["converted"] == report["operators"] - 1
     assert list(report["in_torch"].values()) == [1] and "erfcx" in next(iter(report["unsupported"]))

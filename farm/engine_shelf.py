@@ -1,11 +1,13 @@
 """The farm's shelf of Torch-TensorRT's subgraph engines: found by key, claimed by recipe, committed under a lease.
 
-What a client built itself stays in a namespace of its own (``own_namespace``) until a trusted worker builds it again.
+A client's process builds such engines as it compiles, and so does a worker's child. What a client built itself stays in
+a namespace of its own (``own_namespace``) until a trusted worker builds it again.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 import uuid
@@ -13,28 +15,47 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from farm.asks import Identity
 from farm.builds import BuildRequest, Lease
 from farm.cache import EngineCache, Miss, key_parts
 from farm.config import Config
 from farm.container import Header, header_for, pack
 from farm.errors import CorruptBlob, Missing, Untrusted
 from farm.heart import Heart, Hearts
-from farm.index import Claimed, Found, Offer
-from farm.integrations.subgraphs import KIND, Asked
+from farm.index import Claimed, Found, Index, Offer
+from farm.namespaces import CLIENT, client_namespace, is_name
+from farm.store import BlobStore
+from farm.trust import Policy, Signer
 from farm.version import __version__
 
 LOOK_SECONDS = 2.0
-OWN = "client/"
+KIND = "torch_tensorrt subgraph"
+NAMELESS = "somebody"
 
 
 def own_namespace(config: Config) -> str:
     """Where a client's own engines go. An embedded farm is its user's alone; in a fleet's, they go under the client's
     name, unless the configured namespace is a client's already."""
-    if not config.fleet or config.namespace.startswith(OWN):
+    if not config.fleet or config.namespace.startswith(CLIENT):
         return config.namespace
-    return f"{OWN}{config.tenant}"
+    name = re.sub(r"[^A-Za-z0-9._+-]", "-", config.tenant).lstrip("-")
+    return client_namespace(name if is_name(CLIENT + name) else NAMELESS)
+
+
+class Asked(Protocol):
+    """One subgraph that is asked for. ``naming`` says what its weights are called."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def naming(self) -> str: ...
+
+    def served_by(self, naming: object) -> bool:
+        """Whether an engine of its key with weights of such names serves it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,15 +83,19 @@ class Claim:
 class FarmShelf:
     """Any of it may raise ``Unavailable``. Safe to share between threads."""
 
-    def __init__(self, config: Config) -> None:
-        from farm.wiring import open_index, open_signer, open_store, open_trust
-
-        self._config = config
-        self._index, self._store = open_index(config), open_store(config)
-        self._own = own_namespace(config)
-        namespaces = tuple(dict.fromkeys((self._own, config.namespace)))
-        trust = open_trust(config)
-        self._cache = EngineCache(self._index, self._store, namespaces, trust=trust, signer=open_signer(config))
+    def __init__(
+        self,
+        config: Config,
+        index: Index,
+        store: BlobStore,
+        own: str,
+        trust: Policy | None = None,
+        signer: Signer | None = None,
+    ) -> None:
+        """``own`` is the namespace that engines are put into."""
+        self._config, self._index, self._own = config, index, own
+        namespaces = tuple(dict.fromkeys((own, config.namespace)))
+        self._cache = EngineCache(index, store, namespaces, trust=trust, signer=signer)
         self._worker = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._hearts = Hearts(self._index, config.lease_seconds, min(LOOK_SECONDS, config.lease_seconds / 4), 0.0)
         self._beating = threading.Lock()
@@ -102,7 +127,7 @@ class FarmShelf:
         told = engine.manifest
         header = header_for(
             plan,
-            key=asked.key,
+            key=asked.identity.key,
             recipe=engine.recipe,
             toolchain=str(told["toolchain"]),
             target=str(told["target"]),
