@@ -142,7 +142,6 @@ def after() -> None:
     import tensorrt as trt
     import torch_tensorrt
     from torch_tensorrt.dynamo.conversion import _TRTInterpreter
-    from torch_tensorrt.dynamo.runtime._TorchTensorRTModule import TorchTensorRTModule
 
     torch.cuda.is_available = lambda: False
     interpreter = _TRTInterpreter.TRTInterpreter
@@ -168,7 +167,17 @@ def after() -> None:
     interpreter.run, torch.nn.Module.to = run, stay
     torch_tensorrt.Device.to = lambda self, kind: torch.device("cuda", 0)
     trt.BuilderFlag = Flags(trt.BuilderFlag)
+    no_runtime()
+
+
+def no_runtime() -> None:
+    """What compiles is looked at, and never loaded or run."""
+    import tensorrt as trt
+    from torch_tensorrt.dynamo import runtime
+
     trt.Runtime, trt.Refitter = Runtime, Refitter
-    # Loading an engine needs a GPU: what compiles here is looked at, and never run.
-    TorchTensorRTModule.setup_engine = lambda self: None
-    TorchTensorRTModule.set_output_tensors_as_unowned = lambda self, enabled: None
+    for name in ("TorchTensorRTModule", "PythonTorchTensorRTModule"):
+        module = getattr(runtime, name, None)
+        if module is not None:
+            module.setup_engine = lambda self: None
+            module.set_output_tensors_as_unowned = lambda self, enabled: None
