@@ -22,7 +22,7 @@ from farm.profiles import resolve
 from farm.programs import Program, open_program
 from farm.store import Blob, BlobStore
 from farm.targets import TargetRequest, parse_target
-from farm.toolchains import PINNED, TORCH, Toolchain, ToolchainSpec, exact_toolchain
+from farm.toolchains import PINNED, TORCH_TENSORRT, Toolchain, ToolchainSpec, exact_toolchain
 
 if TYPE_CHECKING:
     from farm.programs.memory import WeightsMemory
@@ -115,7 +115,9 @@ class Identifier:
         exact = spec.exact()
         if exact is not None:
             # Torch-TensorRT without a word of what is under it: as it is installed here, if it is.
-            here = (one for one in candidates if spec.over is None and exact.flavour == TORCH and spec.admits(one))
+            here = (
+                one for one in candidates if spec.over is None and exact.flavour == TORCH_TENSORRT and spec.admits(one)
+            )
             return next(here, exact)
         for candidate in candidates:
             if spec.admits(candidate):

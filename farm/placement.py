@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farm.targets import Target, capability_name
-from farm.toolchains import TORCH, Toolchain
+from farm.toolchains import TORCH_TENSORRT, Toolchain
 
 # Measured for TensorRT-RTX 1.x (reference/tensorrt.md, "Building without a GPU").
 RTX_CAPABILITIES = frozenset({75, 80, 86, 89, 120, 121})
@@ -83,7 +83,7 @@ RTX_LACKS = {
 
 def ignored(toolchain: Toolchain, settings: Mapping[str, Any]) -> str:
     """What TensorRT-RTX ignores without saying so, where Torch-TensorRT runs over it; empty where nothing is."""
-    if toolchain.flavour != TORCH or not toolchain.over.startswith("rtx"):
+    if toolchain.flavour != TORCH_TENSORRT or not toolchain.over.startswith("rtx"):
         return ""
     for name, advice in RTX_LACKS.items():
         if settings.get(name):

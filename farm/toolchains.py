@@ -26,8 +26,8 @@ EXPORTER: Mapping[str, object] = {"torch": "2.13", "onnxscript": "0.7", "farm": 
 and the version of farm's own passes, raised when they change what comes out. Part of every such recipe, so that a
 client without torch computes the recipe that the builders of its release make."""
 
-TORCH = "torch_tensorrt"
-FLAVOURS = ("tensorrt", "tensorrt_rtx", TORCH)
+TORCH_TENSORRT = "torch_tensorrt"
+FLAVOURS = ("tensorrt", "tensorrt_rtx", TORCH_TENSORRT)
 # No leading zeros: 1.07 and 1.7 must not be two toolchains.
 _NUMBER = "(?:0|[1-9][0-9]*)"
 _VERSION = rf"{_NUMBER}(\.{_NUMBER})*"
@@ -91,7 +91,7 @@ class ToolchainSpec:
 def parse_toolchain(text: str) -> ToolchainSpec:
     """Parse ``tensorrt_rtx``, ``tensorrt==10.14.1`` or ``…+cu12``; ``BadTarget`` says what is wrong."""
     match = _TEXT.fullmatch(text.strip().lower().replace("-", "_"))
-    bad_over = match is not None and match["over"] is not None and match["flavour"] != TORCH
+    bad_over = match is not None and match["over"] is not None and match["flavour"] != TORCH_TENSORRT
     if match is None or match["flavour"] not in FLAVOURS or bad_over or text.strip().endswith("+"):
         raise BadTarget(
             f"'{text}' is no toolchain",

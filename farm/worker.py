@@ -37,7 +37,7 @@ from farm.logging import get_logger
 from farm.placement import expected_peak
 from farm.targets import Target, capability_name, parse_target
 from farm.timings import Timings
-from farm.toolchains import TORCH, Toolchain, exact_toolchain
+from farm.toolchains import TORCH_TENSORRT, Toolchain, exact_toolchain
 from farm.version import __version__
 
 log = get_logger(__name__)
@@ -272,7 +272,7 @@ class BuildWorker:
         watch: Watch,
     ) -> Form:
         """The program as its builder takes it: Torch-TensorRT as it is, made safe to load; TensorRT as ONNX."""
-        if toolchain.flavour != TORCH:
+        if toolchain.flavour != TORCH_TENSORRT:
             return self.shop.forms.get(program, request.program, request.program_format, watch)
         return safe_program(program(), folder, inputs)
 

@@ -18,7 +18,7 @@ from farm.builders import Limits, Watch
 from farm.builders.failures import explain
 from farm.builders.sandbox import NotStarted, Task, run_child
 from farm.builds import Failure, FailureKind
-from farm.toolchains import DEFAULT_CUDA, TORCH, Toolchain
+from farm.toolchains import DEFAULT_CUDA, TORCH_TENSORRT, Toolchain
 
 BUILD_CHILD = Path(__file__).with_name("trt_child.py")
 TORCH_CHILD = Path(__file__).parents[1] / "integrations" / "program_child.py"
@@ -44,7 +44,7 @@ def _torch_tensorrts(under: Mapping[str, Toolchain | None]) -> Iterator[Toolchai
         version, over = version_of(package), under[flavour]
         if version is not None and over is not None:
             short = "rtx" if flavour == "tensorrt_rtx" else "trt"
-            yield Toolchain(TORCH, version, over.cuda, f"{short}{over.version}")
+            yield Toolchain(TORCH_TENSORRT, version, over.cuda, f"{short}{over.version}")
             return
 
 
@@ -115,7 +115,7 @@ def probe(toolchain: Toolchain, environment: Mapping[str, str] | None = None) ->
     limits = Limits(seconds=PROBE_SECONDS)
     job = {"module": toolchain.flavour, "version": toolchain.version, "verbose": False, "probe": True}
     child = BUILD_CHILD
-    if toolchain.flavour == TORCH:
+    if toolchain.flavour == TORCH_TENSORRT:
         job, child = {**job, "over": toolchain.over}, TORCH_CHILD
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="farm-probe-") as folder:

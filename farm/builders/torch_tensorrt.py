@@ -26,7 +26,7 @@ from farm.builders.sandbox import STALL_SECONDS, NotStarted, Task, run_child
 from farm.builds import Failure, FailureKind
 from farm.container import Header, pack_to
 from farm.errors import FarmError
-from farm.toolchains import TORCH
+from farm.toolchains import TORCH_TENSORRT
 
 CHILD = Path(__file__).parents[1] / "integrations" / "program_child.py"
 ARTEFACT = "program.farm"
@@ -223,6 +223,6 @@ class Builders:
         return form
 
     def build(self, job: Job, watch: Watch) -> Product:
-        chosen = self.torch_tensorrt if job.toolchain.flavour == TORCH else self.tensorrt
+        chosen = self.torch_tensorrt if job.toolchain.flavour == TORCH_TENSORRT else self.tensorrt
         product: Product = chosen.build(job, watch)
         return product

@@ -9,7 +9,7 @@ import torch_tensorrt
 
 from farm.hosts.probe import machine
 from farm.integrations.subgraphs import Place, gpu_named
-from farm.toolchains import DEFAULT_CUDA, TORCH, Toolchain
+from farm.toolchains import DEFAULT_CUDA, TORCH_TENSORRT, Toolchain
 
 
 def place_of(settings: Any) -> Place:
@@ -28,4 +28,4 @@ def toolchain_here() -> Toolchain:
     rtx = getattr(torch_tensorrt.ENABLED_FEATURES, "tensorrt_rtx", False)
     version = str(torch_tensorrt.__version__).partition("+")[0]
     cuda = int(torch.version.cuda.partition(".")[0]) if torch.version.cuda else DEFAULT_CUDA
-    return Toolchain(TORCH, version, cuda, f"{'rtx' if rtx else 'trt'}{tensorrt.__version__}")
+    return Toolchain(TORCH_TENSORRT, version, cuda, f"{'rtx' if rtx else 'trt'}{tensorrt.__version__}")

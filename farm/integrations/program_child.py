@@ -34,12 +34,12 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     channel.ready()
     if job.get("probe"):
         return {"capabilities": []}
-    from farm.builders import torch_export
+    from farm.builders import torch_load
     from farm.errors import BadInput
     from farm.integrations.compiling import binding, outputs_of, settings_of, specs_of, user_inputs
 
     with channel.phase("load"):
-        program = on_its_gpu(torch_export.load(Path(job["program"]), channel))
+        program = on_its_gpu(torch_load.load(Path(job["program"]), channel))
     told = settings_of(job["settings"], Path(job["folder"]) / "torch_tensorrt")
     try:
         inputs, named = specs_of(program, job["profiles"])
