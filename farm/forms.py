@@ -194,6 +194,15 @@ class Forms:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def safe_program(program: Path, folder: Path, inputs: Sequence[int]) -> Form:
+    """The program itself as a form, made safe to load in ``folder``; its inputs are named by their positions."""
+    safe = program
+    if program.suffix == ".pt2":
+        safe = folder / "safe.pt2"
+        sanitise_pt2(program, safe)
+    return Form(safe, None, tuple(map(str, inputs)), (), "")
+
+
 def said_of(form: StoredForm) -> bytes:
     """What whoever exported a form vouches for: that it is of this program, by this exporter, and its files."""
     told = {name: value for name, value in form.detail.items() if name != "signature"}

@@ -22,7 +22,7 @@ from farm.profiles import resolve
 from farm.programs import Program, open_program
 from farm.store import Blob, BlobStore
 from farm.targets import TargetRequest, parse_target
-from farm.toolchains import PINNED, Toolchain, ToolchainSpec, exact_toolchain
+from farm.toolchains import PINNED, TORCH_TENSORRT, Toolchain, ToolchainSpec, exact_toolchain
 
 if TYPE_CHECKING:
     from farm.programs.memory import WeightsMemory
@@ -114,7 +114,11 @@ class Identifier:
             return candidates[0]
         exact = spec.exact()
         if exact is not None:
-            return exact
+            # Torch-TensorRT without a word of what is under it: as it is installed here, if it is.
+            here = (
+                one for one in candidates if spec.over is None and exact.flavour == TORCH_TENSORRT and spec.admits(one)
+            )
+            return next(here, exact)
         for candidate in candidates:
             if spec.admits(candidate):
                 return candidate
@@ -139,7 +143,8 @@ class Identifier:
         toolchain = self.toolchain(request.toolchain)
         target, settings = keys.one_windows(request.target, ask.settings)
         keyed = keys.compute(same.facts, canonical, settings, toolchain, target)
-        refused = [*keyed.effective.refused, placement.unsupported(toolchain, target)]
+        lacking = (placement.unsupported(toolchain, target), placement.ignored(toolchain, keyed.effective.told))
+        refused = [*keyed.effective.refused, *lacking]
         return Identity(
             model=ask.model,
             path=program.path,

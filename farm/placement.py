@@ -8,7 +8,7 @@ from typing import Any
 
 from farm.namespaces import admits
 from farm.targets import Target, capability_name
-from farm.toolchains import Toolchain
+from farm.toolchains import TORCH_TENSORRT, Toolchain
 
 # Measured for TensorRT-RTX 1.x (reference/tensorrt.md, "Building without a GPU").
 RTX_CAPABILITIES = frozenset({75, 80, 86, 89, 120, 121})
@@ -67,13 +67,31 @@ def measured(toolchains: Iterable[Toolchain], arch: str, gpu: str | None = None,
 
 def unsupported(toolchain: Toolchain, target: Target) -> str:
     """Why no machine at all can build for this target with this toolchain; empty where one could."""
-    if toolchain.flavour != "tensorrt_rtx":
+    if toolchain.flavour != "tensorrt_rtx" and not toolchain.over.startswith("rtx"):
         return ""
     beyond = [capability_name(n) for n in target.capabilities if n not in RTX_CAPABILITIES]
     if not beyond:
         return ""
     known = ", ".join(capability_name(n) for n in sorted(RTX_CAPABILITIES))
     return f"TensorRT-RTX does not build for {', '.join(beyond)} (it does for {known})"
+
+
+RTX_LACKS = {
+    "hardware_compatible": "ask for the set of compute capabilities instead: sm_86+sm_89",
+    "enable_cross_compile_for_windows": "use Torch-TensorRT over TensorRT",
+}
+
+
+def ignored(toolchain: Toolchain, settings: Mapping[str, Any]) -> str:
+    """What TensorRT-RTX ignores without saying so, where Torch-TensorRT runs over it; empty where nothing is."""
+    if toolchain.flavour != TORCH_TENSORRT or not toolchain.over.startswith("rtx"):
+        return ""
+    for name, advice in RTX_LACKS.items():
+        if settings.get(name):
+            return f"{name}=true cannot be honoured by {toolchain}: TensorRT-RTX ignores it without saying so; {advice}"
+    if settings.get("engine_capability", "STANDARD") != "STANDARD" or settings.get("device"):
+        return f"{toolchain} builds STANDARD engines for GPUs only: TensorRT-RTX has no others"
+    return ""
 
 
 # -- what a build needs ----------------------------------------------------------------------------------------

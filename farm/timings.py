@@ -18,7 +18,7 @@ from farm.errors import FarmError
 from farm.logging import get_logger
 from farm.timing import Lesson, TimingCaches
 from farm.timing_history import Author, Ran, Scope, Version
-from farm.toolchains import Toolchain
+from farm.toolchains import TORCH_TENSORRT, Toolchain
 
 log = get_logger(__name__)
 
@@ -63,7 +63,9 @@ class Timings:
 
     def take(self, toolchain: Toolchain, folder: Path) -> Taken:
         """The newest timings of this GPU and ``toolchain``, as a file in ``folder``."""
-        if not (self._caches and self._gpu and toolchain.device_bound) or self._mode == "off":
+        # Torch-TensorRT keeps timings of its own while it builds one program; they are not farm's to merge.
+        timed = toolchain.device_bound and toolchain.flavour != TORCH_TENSORRT
+        if not (self._caches and self._gpu and timed) or self._mode == "off":
             return Taken(self._mode)
         scope = Scope.of(toolchain, self._gpu, editable=self._mode != "share", trusted=self._trusted)
         try:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from farm.collection import Rules
     from farm.crew import Crew
     from farm.dispatch import BrokerDispatch, Station
+    from farm.engine_shelf import FarmShelf
     from farm.fitting import Fitting
     from farm.gauge import Bench
     from farm.leaving import Leaving
@@ -206,6 +207,14 @@ def timed_here() -> tuple[list[tuple[Toolchain, dict[str, Any]]], dict[str, str]
     return timed, environment_for(gpus[0])
 
 
+def open_shelf(config: Config) -> FarmShelf:
+    """Where a client of Torch-TensorRT finds engines, and puts those that it builds."""
+    from farm.engine_shelf import FarmShelf, own_namespace
+
+    index, store, own = open_index(config), open_store(config), own_namespace(config)
+    return FarmShelf(config, index, store, own, open_trust(config), open_signer(config))
+
+
 def open_dispatch(config: Config, index: Index, store: BlobStore) -> Dispatch:
     """How this process's builds reach workers: by itself, or over the broker."""
     if config.embedded:
@@ -322,13 +331,17 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
     """A worker of this machine, serving the queues that its fitting allows."""
     from farm.builders import Limits
     from farm.builders.tensorrt import TensorRTBuilder
+    from farm.builders.torch_tensorrt import Builders, TorchTensorRTBuilder
+    from farm.engine_shelf import FarmShelf
     from farm.forms import Forms
     from farm.ledger import Ledger
     from farm.worker import BuildWorker, Workshop
 
-    builder = TensorRTBuilder(fitting.environment)
     limits = Limits(seconds=config.build_timeout, memory=config.build_memory)
     signer = open_signer(config)
+    shelf = FarmShelf(config, index, store, config.namespace, signer=signer)
+    torch_tensorrt = TorchTensorRTBuilder(fitting.environment, shelf=shelf)
+    builder = Builders(TensorRTBuilder(fitting.environment), torch_tensorrt)
     return BuildWorker(
         Workshop(
             index=index,

@@ -22,11 +22,11 @@ from typing import Any
 import psutil
 
 from farm.admission import Admission
-from farm.builders import AttemptFailed, Builder, Cancelled, Form, Job, Limits, Product
+from farm.builders import AttemptFailed, Builder, Cancelled, Form, Job, Limits, Product, Watch
 from farm.builds import BuildRequest, Engine, Failure, FailureKind, Lease, decide_retry
 from farm.cache import EngineCache
 from farm.errors import BadInput, CorruptBlob, FarmError, LeaseLost, Unavailable
-from farm.forms import Forms
+from farm.forms import Forms, safe_program
 from farm.gauge import Bench, Gauge
 from farm.heart import Heart, Hearts
 from farm.hosts.processes import vantage
@@ -37,7 +37,7 @@ from farm.logging import get_logger
 from farm.placement import expected_peak
 from farm.targets import Target, capability_name, parse_target
 from farm.timings import Timings
-from farm.toolchains import exact_toolchain
+from farm.toolchains import TORCH_TENSORRT, Toolchain, exact_toolchain
 from farm.version import __version__
 
 log = get_logger(__name__)
@@ -214,7 +214,7 @@ class BuildWorker:
             program = self._program_in(folder, request)
             keyed, inputs = self._checked(program, request)
             started = time.monotonic()
-            form = self.shop.forms.get(program, request.program, request.program_format, watch)
+            form = self._form(toolchain, program, request, inputs, folder, watch)
             exported = time.monotonic() - started
             taken = self.shop.timings.take(toolchain, folder)
             job = Job(
@@ -228,6 +228,8 @@ class BuildWorker:
                 limits=self.shop.limits,
                 timing_cache=taken.file,
                 timing=taken.mode,
+                key=request.key,
+                recipe=request.recipe,
             )
             with self.shop.admission.hold(self._need(request, form), request.gpu_memory, watch):
                 started = time.monotonic()
@@ -262,6 +264,20 @@ class BuildWorker:
         """Bytes of memory: what was expected when it was asked for, and no less than what its form now tells."""
         budget = int(request.settings.get("cpu_memory_budget") or 0)
         return budget or max(request.memory, expected_peak(form_bytes(form.data, form.graph)))
+
+    def _form(
+        self,
+        toolchain: Toolchain,
+        program: Callable[[], Path],
+        request: BuildRequest,
+        inputs: tuple[int, ...],
+        folder: Path,
+        watch: Watch,
+    ) -> Form:
+        """The program as its builder takes it: Torch-TensorRT as it is, made safe to load; TensorRT as ONNX."""
+        if toolchain.flavour != TORCH_TENSORRT:
+            return self.shop.forms.get(program, request.program, request.program_format, watch)
+        return safe_program(program(), folder, inputs)
 
     def _program_in(self, folder: Path, request: BuildRequest) -> Callable[[], Path]:
         """Fetches the program's file at its first use: most builds need neither key nor form computed anew."""
@@ -339,6 +355,7 @@ class BuildWorker:
             "timing_cache": None,
             "worker": self.me.id,
             "farm": __version__,
+            **({"detail": product.detail} if product.detail else {}),
         }
 
 

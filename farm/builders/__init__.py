@@ -52,7 +52,7 @@ class Job:
     """One build. ``settings`` is ``compilation.Effective.told``; ``capabilities`` is sorted (``sm_86``, …);
     ``profiles`` maps, per optimisation profile, a binding's name to its (min, opt, max) shapes; ``folder``
     is scratch space that the caller makes and removes; ``timing_cache`` is a file to start from, and ``timing`` how
-    timings are used (``config.TIMINGS``)."""
+    timings are used (``config.TIMINGS``); ``key`` and ``recipe`` say what is built, for products that say it too."""
 
     toolchain: Toolchain
     form: Form
@@ -64,6 +64,8 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     timing_cache: Path | None = None
     timing: str = "share"
+    key: str = ""
+    recipe: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Product:
     ``build``, ``serialise``); ``peak_memory`` is the child's, in bytes; ``read_back`` is every setting as the
     builder's configuration stated it after it was set; ``bindings`` are the engine's own inputs and outputs
     (name, dtype, shape) in order; ``warnings`` are lines for the user. ``timing_cache`` is the file of the timings
-    that the build ended with."""
+    that the build ended with; ``detail`` what else its manifest is to hold, as JSON."""
 
     plan: Path
     size: int
@@ -93,6 +95,7 @@ class Product:
     timing_cache: Path | None = None
     timed: Timed = field(default_factory=Timed)
     warnings: tuple[str, ...] = ()
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AttemptFailed(BuildFailed):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +18,10 @@ from farm.builders import Limits, Watch
 from farm.builders.failures import explain
 from farm.builders.sandbox import NotStarted, Task, run_child
 from farm.builds import Failure, FailureKind
-from farm.toolchains import DEFAULT_CUDA, Toolchain
+from farm.toolchains import DEFAULT_CUDA, TORCH_TENSORRT, Toolchain
 
 BUILD_CHILD = Path(__file__).with_name("trt_child.py")
+TORCH_CHILD = Path(__file__).parents[1] / "integrations" / "program_child.py"
 PROBE_SECONDS = 60.0
 CUDA_MAJORS = (13, 12, 11)
 BUILT_BY_FLAVOUR = ("tensorrt_rtx", "tensorrt")
@@ -29,12 +30,22 @@ _CUDA_SUFFIX = re.compile(r"_cu(\d+)")
 
 
 def installed_toolchains() -> tuple[Toolchain, ...]:
-    """The toolchains of the ``tensorrt`` builder whose packages are installed, TensorRT-RTX first.
+    """The toolchains whose packages are installed: TensorRT-RTX, TensorRT, then Torch-TensorRT over either.
 
     An installed package may still not work here: see ``probe``.
     """
-    found = (_installed(flavour) for flavour in BUILT_BY_FLAVOUR)
-    return tuple(toolchain for toolchain in found if toolchain is not None)
+    found = {flavour: _installed(flavour) for flavour in BUILT_BY_FLAVOUR}
+    return tuple(chain for chain in (*found.values(), *_torch_tensorrts(found)) if chain is not None)
+
+
+def _torch_tensorrts(under: Mapping[str, Toolchain | None]) -> Iterator[Toolchain]:
+    """Torch-TensorRT runs over TensorRT-RTX where the distribution that provides it is named so."""
+    for package, flavour in (("torch-tensorrt-rtx", "tensorrt_rtx"), ("torch-tensorrt", "tensorrt")):
+        version, over = version_of(package), under[flavour]
+        if version is not None and over is not None:
+            short = "rtx" if flavour == "tensorrt_rtx" else "trt"
+            yield Toolchain(TORCH_TENSORRT, version, over.cuda, f"{short}{over.version}")
+            return
 
 
 def _installed(flavour: str) -> Toolchain | None:
@@ -103,9 +114,12 @@ def probe(toolchain: Toolchain, environment: Mapping[str, str] | None = None) ->
     """Build an engine of one layer with ``toolchain`` in a child."""
     limits = Limits(seconds=PROBE_SECONDS)
     job = {"module": toolchain.flavour, "version": toolchain.version, "verbose": False, "probe": True}
+    child = BUILD_CHILD
+    if toolchain.flavour == TORCH_TENSORRT:
+        job, child = {**job, "over": toolchain.over}, TORCH_CHILD
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="farm-probe-") as folder:
-        task = Task(BUILD_CHILD, job, Path(folder), environment or {}, gpu=toolchain.device_bound)
+        task = Task(child, job, Path(folder), environment or {}, gpu=toolchain.device_bound)
         try:
             outcome = run_child(task, limits, Watch())
         except NotStarted as error:

@@ -166,6 +166,16 @@ _PLAIN: Mapping[str, tuple[FailureKind, str, str]] = {
         "the model cannot be read: {text}",
         "export it again with the torch of this release: 'farm doctor' says which",
     ),
+    "compile": (
+        PERMANENT,
+        "Torch-TensorRT cannot compile it: {text}",
+        LOG_HINT,
+    ),
+    "nothing": (
+        PERMANENT,
+        "no part of the model went into TensorRT: {text}",
+        "lower min_block_size (1 takes every block), or leave the model to PyTorch",
+    ),
     "exporter": (NODE, "this machine cannot convert models to ONNX: {text}", "install farm's 'build' extra on it"),
     "mutation": (
         PERMANENT,

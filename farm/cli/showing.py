@@ -28,6 +28,7 @@ from farm.cli.output import (
     settings_text,
     short,
 )
+from farm.cli.partition import partition_text
 from farm.errors import BadInput, NoSuchThing
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ def _show_engine(item: dict[str, Any]) -> None:
             ("provenance", said_of(item["provenance"])),
             ("by build", manifest.get("build") or ""),
             ("on node", manifest.get("node") or ""),
+            ("partition", partition_text(_table(_table(manifest, "detail"), "report"))),
             ("signed by", str(_table(manifest, "signature").get("key", ""))),
             ("key", short(item["key"])),
             ("recipe", short(item["recipe"])),

@@ -25,7 +25,7 @@ from farm.programs.live_nodes import LiveNodes
 from farm.programs.live_tensors import LiveTensors
 from farm.programs.live_values import bound, plain_constant
 from farm.programs.pause import collection_paused
-from farm.programs.program import Loaded, Program, build_program
+from farm.programs.program import LEAVES, Loaded, Program, build_program
 from farm.programs.pt2 import normal_range, tree_structure
 from farm.programs.torch_graph import check_custom_ops
 from farm.programs.weights import Weights
@@ -41,11 +41,17 @@ def program_of(program: ExportedProgram, *, custom_ops: Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class Subgraph:
-    """A subgraph's digests, as ``Program`` has them."""
+    """A subgraph's digests, as ``Program`` has them.
+
+    ``operators`` are those that its live nodes call. ``naming`` digests what those nodes are called, each with what it
+    computes: an engine's weights are named after them, and are found by these names when it is refitted.
+    """
 
     structure_digest: str
     weights: Weights
     canonical: Canonical
+    operators: frozenset[str]
+    naming: str
 
     @property
     def graph_digest(self) -> str:
@@ -71,8 +77,30 @@ def subgraph_digest(
 
 def _subgraph(reader: _SubgraphReader) -> Subgraph:
     """In a function of its own, so that the graph is gone before collection goes on and would look through it."""
-    canonical = canonicalise(reader.read())
-    return Subgraph(canonical.structure_digest, reader.tensors.weights(canonical.lifted), canonical)
+    graph = reader.read()
+    canonical = canonicalise(graph)
+    live = [graph.nodes[number] for number in canonical.order]
+    return Subgraph(
+        structure_digest=canonical.structure_digest,
+        weights=reader.tensors.weights(canonical.lifted),
+        canonical=canonical,
+        operators=frozenset(node.op for node in live if node.op not in LEAVES),
+        naming=_naming(graph, canonical),
+    )
+
+
+def _naming(graph: Graph, canonical: Canonical) -> str:
+    """``sha256:`` digest of the live nodes' names, as Torch-TensorRT makes them: after the node, and the modules that
+    it came from (of which it takes one off a stack each time it asks; nodes may have one stack between them)."""
+    told, stacks = [], dict[int, int]()
+    for number in canonical.order:
+        source = graph.nodes[number].source
+        if isinstance(source, torch.fx.Node):
+            stack = source.meta.get("nn_module_stack") or {}
+            modules = [str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in stack.values()]
+            shared = stacks.setdefault(id(stack), len(stacks)) if modules else -1
+            told.append([canonical.node_digest(number), source.name, modules, shared])
+    return digest("naming", told)
 
 
 class _ExportedReader:

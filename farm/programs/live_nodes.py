@@ -30,6 +30,7 @@ from farm.programs.torch_graph import MAX_NESTING, Call, Scope, TorchGraph, refe
 
 _WHOLE = reference()
 _KEPT = ("_parameters", "_buffers", "_modules")
+_GUARDS = "GuardsFn"
 _SYMBOLIC = (torch.SymInt, torch.SymBool, torch.SymFloat)
 _TAGS = ((torch.Tensor, "as_tensor"), ((bool, torch.SymBool), "as_sym_bool"), ((int, torch.SymInt), "as_sym_int"))
 
@@ -78,11 +79,15 @@ class LiveNodes:
                 self._function(node)
             elif node.op == "get_attr":
                 self._attribute(node)
-            elif node.op not in ("placeholder", "output"):
+            elif node.op not in ("placeholder", "output") and not self._only_guards(node):
                 raise BadProgram(
                     f"the graph has a {node.op} of {node.target}, whose meaning is not in the graph",
                     "Trace the module with torch.export.",
                 )
+
+    def _only_guards(self, node: FxNode) -> bool:
+        """The call that ``ExportedProgram.module()`` puts first, which looks at its inputs' sizes and gives nothing."""
+        return node.op == "call_module" and not node.users and type(self._held(str(node.target))).__name__ == _GUARDS
 
     def _function(self, node: FxNode) -> None:
         target = node.target
