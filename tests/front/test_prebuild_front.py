@@ -157,7 +157,7 @@ def test_what_is_locked_is_pinned(repository: Farms, copied: Callable[[str], Pat
 
     def pins() -> dict[str, set[str]]:
         found = repository.run("ls", "pins", "--json").json
-        return {pin["name"]: {engine["digest"] for engine in pin["engines"]} for pin in found}
+        return {pin["name"]: {engine["engine"] for engine in pin["engines"]} for pin in found}
 
     assert pins() == {"release": locked, "canary": locked}
     copied("truncated.pt2").rename(tmp_path / "gemm.pt2")
