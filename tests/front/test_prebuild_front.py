@@ -149,6 +149,22 @@ def test_locked_builds_what_is_missing_and_checks_what_comes_out(repository: Far
     assert repository.run("prebuild", "--plan", "--check").code == 2
 
 
+def test_what_is_locked_is_pinned(repository: Farms, copied: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "farm.yaml").write_text("models: {gemm: gemm.pt2}\ntargets: [sm_86, sm_89]\npins: release\n")
+    ran = repository.run("prebuild", "--pin", "canary", "--json")
+    assert ran.code == 0 and ran.json["pins"] == ["release", "canary"]
+    locked = {line["engine"] for line in lock_of(repository).values()}
+
+    def pins() -> dict[str, set[str]]:
+        found = repository.run("ls", "pins", "--json").json
+        return {pin["name"]: {engine["engine"] for engine in pin["engines"]} for pin in found}
+
+    assert pins() == {"release": locked, "canary": locked}
+    copied("truncated.pt2").rename(tmp_path / "gemm.pt2")
+    assert repository.run("prebuild").code == 1
+    assert pins()["release"] == locked, "what still runs is kept while its successor cannot be built"
+
+
 def test_a_script_makes_a_model_and_a_url_brings_one(
     repository: Farms, served: str, programs: Path, tmp_path: Path
 ) -> None:
