@@ -94,8 +94,8 @@ class FarmShelf:
     ) -> None:
         """``own`` is the namespace that engines are put into."""
         self._config, self._index, self._own = config, index, own
-        namespaces = tuple(dict.fromkeys((own, config.namespace)))
-        self._cache = EngineCache(index, store, namespaces, trust=trust, signer=signer)
+        realm = replace(config.realm, own=own, also=(config.namespace, *config.realm.also))
+        self._cache = EngineCache(index, store, realm, trust=trust, signer=signer)
         self._worker = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._hearts = Hearts(self._index, config.lease_seconds, min(LOOK_SECONDS, config.lease_seconds / 4), 0.0)
         self._beating = threading.Lock()

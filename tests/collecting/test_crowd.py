@@ -1,4 +1,4 @@
-"""Collection all the time, beside builders and readers, killed at any moment: on a folder and SQLite, on S3 and PostgreSQL.
+"""Collection all the time, beside builders and readers, killed at any moment: a folder and SQLite, S3 and PostgreSQL.
 
 The short versions run always; ``-m slow`` has four builders and eight readers in a process each, for a minute."""
 

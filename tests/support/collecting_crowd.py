@@ -2,10 +2,10 @@
 
     python -m tests.support.collecting_crowd build|read|collect
 
-is one of them, configured by the environment as farm is; ``run`` starts all and looks. Builders (a ``noop_worker`` each) build what readers ask for. Readers look an
-engine up, wait for as long as they may, and then fetch it: one that is gone is a broken promise. Collectors bring the farm
-down to a budget all the time, and say how far they came; they may be killed at any moment, and others follow. Some
-engines are pinned.
+is one of them, configured by the environment as farm is; ``run`` starts all and looks. Builders (a ``noop_worker`` each)
+build what readers ask for. Readers look an engine up, wait for as long as they may, and then fetch it: one that is gone
+is a broken promise. Collectors bring the farm down to a budget all the time, and say how far they came; they may be
+killed at any moment, and others follow. Some engines are pinned.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from farm.service import Farm
 from farm.store import lost
 from farm.upkeep import Holder
 from farm.wiring import gone_workers, open_store, open_upkeep
+from tests.chaos.servers import die_with_parent
 from tests.support.asker import Elsewhere
 from tests.support.noop import NoopBuilder
-from tests.chaos.servers import die_with_parent
 from tests.support.noop_worker import QUEUE, open_noop_crew
 
 SIZE = 64 * 1024

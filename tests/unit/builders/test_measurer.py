@@ -170,7 +170,14 @@ def outcome(*messages: dict[str, Any]) -> Outcome:
     return Outcome(Ending.EXIT, 0, messages, "", 0, 1.0)
 
 
-DONE = {"kind": "done", "memory": 5, "first_seconds": 0.5, "torch": "2.13.0", "seconds": {"load": 1.0}, "accuracy": None}
+DONE = {
+    "kind": "done",
+    "memory": 5,
+    "first_seconds": 0.5,
+    "torch": "2.13.0",
+    "seconds": {"load": 1.0},
+    "accuracy": None,
+}
 
 
 def test_sets_that_were_thrown_away_are_counted_and_told() -> None:
