@@ -2,7 +2,7 @@
 
     python -m tests.support.collecting_crowd build|read|collect
 
-is one of them, configured by the environment as farm is; ``run`` starts all and looks. Builders (a ``noop_worker`` each)
+is one of them, configured by the environment as farm is; ``run`` starts all and looks. Builders (``noop_worker`` each)
 build what readers ask for. Readers look an engine up, wait for as long as they may, and then fetch it: one that is gone
 is a broken promise. Collectors bring the farm down to a budget all the time, and say how far they came; they may be
 killed at any moment, and others follow. Some engines are pinned.
