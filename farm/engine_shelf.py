@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -26,8 +27,10 @@ from farm.errors import CorruptBlob, Missing, Untrusted
 from farm.heart import Heart, Hearts
 from farm.index import Claimed, Found, Index, Offer
 from farm.namespaces import CLIENT, client_namespace, is_name
+from farm.recorder import Recorder
 from farm.store import BlobStore
 from farm.trust import Policy, Signer
+from farm.usage import tally_hit, tally_miss, tally_served
 from farm.version import __version__
 
 LOOK_SECONDS = 2.0
@@ -94,8 +97,8 @@ class FarmShelf:
     ) -> None:
         """``own`` is the namespace that engines are put into."""
         self._config, self._index, self._own = config, index, own
-        realm = replace(config.realm, own=own, also=(config.namespace, *config.realm.also))
-        self._cache = EngineCache(index, store, realm, trust=trust, signer=signer)
+        self._cache = EngineCache(index, store, config.realm.owning(own), trust=trust, signer=signer)
+        self._recorder = Recorder(index)
         self._worker = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._hearts = Hearts(self._index, config.lease_seconds, min(LOOK_SECONDS, config.lease_seconds / 4), 0.0)
         self._beating = threading.Lock()
@@ -111,6 +114,8 @@ class FarmShelf:
         if isinstance(found, Miss):
             if found.lost is not None:
                 self._index.drop_engine(found.lost.recipe, found.lost.digest, "blob missing")
+            with self._recorder.adding() as more:
+                tally_miss(more, asked.identity.key, found.reason)
             return None
         return self._fetch(asked, found) if _serves(asked, found) else None
 
@@ -118,11 +123,12 @@ class FarmShelf:
         engine = found.engine
         self._config.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="engine-", dir=self._config.scratch) as folder:
-            path = Path(folder) / "plan"
+            path, began = Path(folder) / "plan", time.monotonic()
             try:
                 self._cache.fetch(engine, path)
             except (Missing, CorruptBlob, Untrusted):
                 return None
+            fetched = time.monotonic() - began
             plan = memoryview(path.read_bytes())
         told = engine.manifest
         header = header_for(
@@ -134,7 +140,9 @@ class FarmShelf:
             bindings=told["bindings"],
             detail=told["detail"],
         )
-        self._index.count("hit", {"n": 1, "seconds": engine.build_seconds})
+        with self._recorder.adding() as more:
+            tally_hit(more, asked.identity.key, engine.build_seconds)
+            tally_served(more, engine, fetched)
         return Fetched(header, plan, engine.build_seconds)
 
     # -- one builds, the others wait -------------------------------------------------------------------------------
@@ -147,8 +155,6 @@ class FarmShelf:
         (claim,) = self._index.claim_or_join([self._request(asked)], waiter)
         if claim.outcome in (Claimed.DONE, Claimed.FAILED):
             return None
-        if claim.outcome is Claimed.NEW:
-            self._index.count("miss", {"n": 1})
         return Claim(waiter, self._request(asked))
 
     def _request(self, asked: Asked) -> BuildRequest:
@@ -175,7 +181,8 @@ class FarmShelf:
     def turn(self, claim: Claim) -> Claim:
         """The claim, with the lease if it is this client's turn to build: nobody else does, or whoever did is gone."""
         self._index.reap()
-        offer = Offer(worker=self._worker, node=self._config.host, capabilities=(claim.request.capability,))
+        queue, mine = claim.request.capability, (self._own,)
+        offer = Offer(worker=self._worker, node=self._config.host, capabilities=(queue,), namespaces=mine)
         leases = self._index.lease(offer, self._config.lease_seconds)
         return replace(claim, lease=leases[0], heart=self._hold(leases[0])) if leases else claim
 
@@ -251,6 +258,7 @@ class FarmShelf:
     def close(self) -> None:
         """Let go of the database."""
         self._hearts.stop()
+        self._recorder.close()
         self._index.close()
 
 

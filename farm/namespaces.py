@@ -56,10 +56,14 @@ class Realm:
     def may_write(self, namespace: str) -> bool:
         return admits(self.writes, namespace) and (self.is_trusted or not self.trusts(namespace))
 
+    def owning(self, namespace: str) -> Realm:
+        """The same with ``namespace`` as its own, which is read first, and written alone where it is not trusted."""
+        also = () if self.trusts(namespace) else (self.own, *self.also)
+        return self if namespace == self.own else replace(self, own=namespace, also=also, builds=())
+
     def of_client(self, name: str) -> Realm:
-        """That of the client called ``name``, for what it builds itself: read before the trusted ones, written alone.
-        ``ValueError`` for what cannot be a name."""
-        return replace(self, own=client_namespace(name), also=(), builds=())
+        """That of the client called ``name``, for what it builds itself. ``ValueError`` for what cannot be a name."""
+        return self.owning(client_namespace(name))
 
     def contradiction(self) -> tuple[str, str]:
         """What is wrong with it, and what to do; two empty texts when nothing is."""

@@ -70,12 +70,21 @@ def tally(more: Usage, answers: Sequence[Answer], reasons: Sequence[str], force:
         if force:
             more.count("forced", {"n": 1.0})
         elif answer.outcome is Outcome.HIT:
-            more.count("hit", {"n": 1.0, "seconds": answer.saved})
-            more.of_key(key, {"hits": 1.0, "seconds": answer.saved})
+            tally_hit(more, key, answer.saved)
             _used(more, answer.manifest)
         else:
-            more.count("miss", {"n": 1.0, reason: 1.0})
-            more.of_key(key, {f"miss:{reason}": 1.0})
+            tally_miss(more, key, reason)
+
+
+def tally_hit(more: Usage, key: str, seconds: float) -> None:
+    """Add a hit that spared a build of so many seconds."""
+    more.count("hit", {"n": 1.0, "seconds": seconds})
+    more.of_key(key, {"hits": 1.0, "seconds": seconds})
+
+
+def tally_miss(more: Usage, key: str, reason: str) -> None:
+    more.count("miss", {"n": 1.0, reason: 1.0})
+    more.of_key(key, {f"miss:{reason}": 1.0})
 
 
 def tally_joined(more: Usage, answers: Sequence[Answer]) -> None:

@@ -20,7 +20,7 @@ from farm.hosts.gpu import local_gpu
 from farm.hosts.processes import alive, vantage
 from farm.identify import Identifier
 from farm.index import Index, Worker
-from farm.namespaces import queues
+from farm.namespaces import Realm, queues
 from farm.repair import Repair
 from farm.service import Dispatch, Farm
 from farm.store import BlobStore, VersionedObjects
@@ -89,12 +89,13 @@ def open_signer(config: Config) -> Signer | None:
     return load_signer(Path(config.signing_key).expanduser())
 
 
-def open_index(config: Config) -> Index:
+def open_index(config: Config, realm: Realm | None = None) -> Index:
+    """The index, for what this machine's place among the namespaces allows, or that of ``realm``."""
     from farm.db.index import SqlIndex
 
     if not config.database_url:
         make_home(config)
-    return SqlIndex(config.database, config.realm)
+    return SqlIndex(config.database, realm or config.realm)
 
 
 def make_home(config: Config) -> None:
@@ -211,7 +212,8 @@ def open_shelf(config: Config) -> FarmShelf:
     """Where a client of Torch-TensorRT finds engines, and puts those that it builds."""
     from farm.engine_shelf import FarmShelf, own_namespace
 
-    index, store, own = open_index(config), open_store(config), own_namespace(config)
+    own, store = own_namespace(config), open_store(config)
+    index = open_index(config, config.realm.owning(own))
     return FarmShelf(config, index, store, own, open_trust(config), open_signer(config))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from farm.builds import Build, Engine
 from farm.index import Attempt, Event, StoredProgram, Worker
+from farm.namespaces import CLIENT
 
 
 def build_document(build: Build) -> dict[str, Any]:
@@ -67,7 +68,8 @@ def engine_document(engine: Engine) -> dict[str, Any]:
 def provenance(engine: Engine) -> dict[str, Any]:
     """Whose word an engine is: a worker's that built it (``built``), that of a client which did so itself (``client``),
     or that of somebody who ``vouched`` for it."""
-    vouched, client = engine.manifest.get("vouched"), engine.manifest.get("client")
+    vouched = engine.manifest.get("vouched")
+    client = engine.namespace.removeprefix(CLIENT) if engine.namespace.startswith(CLIENT) else None
     if isinstance(vouched, dict):
         return {"kind": "vouched", "by": vouched.get("by"), "from": vouched.get("from"), "node": None}
     if client:

@@ -15,6 +15,9 @@ from farm.db.rows import starts
 from farm.errors import NotAllowed
 from farm.namespaces import Realm
 
+NOBODY = ("",)
+"""What no namespace is called."""
+
 
 class Fenced:
     """Whose index it is. ``realm``: ``None`` for one that may everything (``farm reconcile``, ``farm migrate``)."""
@@ -50,7 +53,8 @@ class Fenced:
         """For which namespaces builds may be leased, of those that a worker says it builds for (none said: all)."""
         if self.trusted or self.realm is None:
             return tuple(namespaces)
-        return self.realm.serves
+        mine = [one for one in namespaces if one in self.realm.writes or self.realm.may_write(one)]
+        return tuple(mine or NOBODY) if namespaces else self.realm.serves
 
 
 def one_of(column: ColumnElement[Any], patterns: Sequence[str]) -> ColumnElement[bool]:
