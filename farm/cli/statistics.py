@@ -31,6 +31,8 @@ def stats(
 
     Of what it saved, the time of downloads is taken off; that of deserialising and refitting as far as it is known.
     """
+    from farm.cli.collecting import budget_facts
+
     with opened() as farm:
         if keys or by_key:
             names = [name for prefix in keys for name in _keys(farm, prefix)] + farm.index.best_keys(by_key)
@@ -46,12 +48,16 @@ def stats(
     else:
         for title, facts in stats_facts(document):
             card(title, facts)
+        if document["budgets"]:
+            card("budgets", budget_facts(document["budgets"]))
 
 
 def _overall(farm: Farm) -> dict[str, Any]:
     from farm.accounting import overall
 
-    numbers = farm.index.stats()
+    from farm.cli.collecting import budget_documents
+
+    numbers = {**farm.index.stats(), "budgets": budget_documents(farm.config)}
     return {**numbers, "use": overall(numbers["counters"])}
 
 

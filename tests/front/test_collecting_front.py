@@ -88,7 +88,7 @@ def test_what_cannot_be_is_said_in_words(farm: Farms, words: list[str], code: in
 
 
 def test_an_engine_that_a_lock_file_names_and_that_is_gone(farm: Farms, stocked: list[str], tmp_path: Path) -> None:
-    lock = lock_of(tmp_path / "farm.lock", {stocked[0]: "sha256:" + "2" * 64})
+    lock = lock_of(tmp_path / "farm.lock", {"sha256:" + "2" * 64: "sha256:" + "3" * 64})
     ran = farm.run("pin", "--lock", lock, "--json")
     assert ran.code == 3 and "is not there; nothing was pinned" in ran.err
     assert json.loads(ran.out)["error"]["exit_code"] == 3 and farm.run("ls", "pins", "--json").json == []
