@@ -347,6 +347,7 @@ class Builder:
             logger.log(ERROR, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self.logger = logger
+        self.num_DLA_cores = int(os.environ.get("STANDIN_DLA", "0"))
 
     def create_network(self, flags: int = 0) -> Network:
         return Network(flags)
