@@ -92,7 +92,7 @@ def _without_dla(target: Target, settings: Mapping[str, Any]) -> str:
 def _bound_to_its_device(target: Target, settings: Mapping[str, Any]) -> str:
     if not settings.get("hardware_compatible") or not JETSON & set(target.capabilities):
         return ""
-    return f"TensorRT makes no hardware-compatible engines for {target} (Jetson and DRIVE): leave hardware_compatible out"
+    return f"TensorRT makes nothing hardware-compatible for {target} (Jetson and DRIVE): leave hardware_compatible out"
 
 
 def _not_windows(target: Target) -> str:

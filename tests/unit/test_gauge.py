@@ -198,6 +198,7 @@ def test_an_engine_for_several_kinds_of_gpu_is_asked_for_on_each() -> None:
     places = [ask.place for ask in engine_asks(made, "pt2", Wish())]
     assert places == [f"tensorrt_rtx==1.7.1.116/{name}/x86_64" for name in ("sm_86", "sm_89")]
     assert engine_asks(engine(site, target="sm_89/windows"), "pt2", Wish()) == []
+    assert engine_asks(engine(site, toolchain="torch_tensorrt==2.13.0"), "pt2", Wish()) == []
     (onnx,) = engine_asks(engine(site), "onnx", Wish())
     assert onnx.baselines == (), "there is no eager of an ONNX file"
 
