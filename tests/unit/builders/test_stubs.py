@@ -113,7 +113,12 @@ def test_every_method_takes_what_is_published(stand_in: ModuleType, published: d
             continue
         assert name in published, f"TensorRT has no {name}"
         for method, function in vars(value).items():
-            if method.startswith("_") or (name, method) in ITS_OWN or not callable(function) or inspect.isclass(function):
+            if (
+                method.startswith("_")
+                or (name, method) in ITS_OWN
+                or not callable(function)
+                or inspect.isclass(function)
+            ):
                 continue
             mine = list(inspect.signature(function).parameters)[1:]
             if not any(takes(one, mine) for one in definitions(published, name, method)):
@@ -144,3 +149,101 @@ def takes(published: ast.stmt, mine: list[str]) -> bool:
     names = [one.arg for one in published.args.args if one.arg not in ("self", "this")]
     required = len(names) - len(published.args.defaults)
     return names[: len(mine)] == mine and len(mine) >= required
+
+
+# -- farm's children, type-checked -----------------------------------------------------------------------------------
+
+CHILDREN = ("trt_child.py", "timing_child.py", "subjects.py")
+GIVEN = {
+    "builder": "trt.Builder",
+    "config": "trt.IBuilderConfig",
+    "network": "trt.INetworkDefinition",
+    "logger": "trt.ILogger",
+    "profile": "trt.IOptimizationProfile",
+    "tensor": "trt.ITensor",
+    "cache": "trt.ITimingCache",
+    "made": "trt.ICudaEngine",
+    "context": "trt.IExecutionContext",
+}
+RETURNED = {
+    "make_builder": "trt.Builder",
+    "parse": "tuple[trt.INetworkDefinition, trt.OnnxParser]",
+    "opened": "trt.ITimingCache | None",
+}
+RTX_ALONE = re.compile(r'"(ComputeCapability|num_compute_capabilities|[sg]et_compute_capability)"')
+"""What only TensorRT-RTX has; it is asked for where a build names capabilities, which plain TensorRT's never does."""
+LOOSE = re.compile(r'"Dims"|has no attribute "held"')
+"""``Dims`` is a sequence, and a tuple passes for it, as TensorRT's documentation writes; the stubs do not say so.
+``held`` is farm's own, on a function."""
+
+
+class Typed(ast.NodeTransformer):
+    """A child's module as it would be written for plain TensorRT alone: ``trt`` is the module, not a parameter, and
+    what is TensorRT's has its type."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self.generic_visit(node)
+        node.args.args = [one for one in node.args.args if one.arg != "trt"]
+        for one in node.args.args:
+            if one.arg in GIVEN and isinstance(one.annotation, ast.Name) and one.annotation.id == "Any":
+                one.annotation = ast.parse(GIVEN[one.arg], mode="eval").body
+        if node.name in RETURNED:
+            node.returns = ast.parse(RETURNED[node.name], mode="eval").body
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
+            return node
+        node.args = [one for one in node.args if not (isinstance(one, ast.Name) and one.id == "trt")]
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        self.generic_visit(node)
+        names = [one.id for one in node.targets if isinstance(one, ast.Name)]
+        return ast.Expr(node.value) if names == ["trt"] else node
+
+
+def checked(folder: Path, sources: dict[str, str]) -> list[str]:
+    """What mypy has to say against these modules, beside the stubs."""
+    for name in ("tensorrt", "tensorrt_bindings"):
+        (folder / name).mkdir()
+        for path in (STUBS / name).glob("*.pyi"):
+            text = mended() if path == STUB else path.read_text("utf-8")
+            (folder / name / path.name).write_text(text, "utf-8")
+    for name, text in sources.items():
+        (folder / name).write_text(text, "utf-8")
+    (folder / "mypy.ini").write_text(
+        "[mypy]\ncheck_untyped_defs = True\nfollow_imports = skip\nignore_missing_imports = True\n"
+        "[mypy-tensorrt.*,tensorrt_bindings.*]\nfollow_imports = silent\n"
+    )
+    flags = ["--config-file=mypy.ini", "--no-error-summary", f"--cache-dir={folder / 'cache'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *flags, *sources],
+        cwd=folder,
+        env={"PATH": os.defpath, "MYPYPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    errors = [line for line in done.stdout.splitlines() if ": error:" in line and line.partition(":")[0] in sources]
+    return [line for line in errors if not RTX_ALONE.search(line) and not LOOSE.search(line)]
+
+
+def typed(name: str) -> str:
+    tree = Typed().visit(ast.parse((BUILDERS / name).read_text("utf-8")))
+    return ast.unparse(ast.fix_missing_locations(tree)).replace(
+        "from __future__ import annotations", "from __future__ import annotations\nimport tensorrt as trt", 1
+    )
+
+
+def test_what_plain_tensorrt_is_told_is_what_it_takes(tmp_path: Path) -> None:
+    sources = {f"typed_{name}": typed(name) for name in CHILDREN}
+    wrong = typed("trt_child.py").replace(
+        "config.set_memory_pool_limit(pool, value)", "config.set_memory_pool(pool)", 1
+    )
+    wrong = wrong.replace("builder.build_serialized_network(network, config)", "builder.build_engine(config)", 1)
+    found = checked(tmp_path, {**sources, "wrong.py": wrong})
+    assert [line for line in found if not line.startswith("wrong.py")] == []
+    assert len(found) == 2, "the check sees what TensorRT has not"

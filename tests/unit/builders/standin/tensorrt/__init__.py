@@ -435,7 +435,8 @@ class CudaEngine:
         return None if self.told["run"].get("no_context") else ExecutionContext(self)
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        return next(DataType[dtype] for n, dtype, _ in [*self.told["inputs"], *self.told["outputs"]] if n == name)
+        known = {n: DataType[dtype] for n, dtype, _ in [*self.told["inputs"], *self.told["outputs"]]}
+        return known.get(name, DataType.FLOAT)
 
 
 class ExecutionContext:
@@ -467,7 +468,7 @@ class ExecutionContext:
         """Free sizes are the first input's."""
         if name in self.shapes:
             return self.shapes[name]
-        (shape,) = (shape for n, _, shape in self.engine.told["outputs"] if n == name)
+        shape = next((shape for n, _, shape in self.engine.told["outputs"] if n == name), [])
         free = self.shapes[self.engine.told["inputs"][0][0]][0]
         return tuple(free if size == -1 and not self.engine.told["run"].get("unknown") else size for size in shape)
 
