@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What plain TensorRT's branch is type-checked against.
+STUBS := tensorrt-stubs==10.13.0.35.1
 # The tests run on as many processes as there are cores; JOBS=0 runs them in one.
 JOBS ?= auto
 
@@ -18,6 +20,8 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch>=2.13,<2.14"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[build,fleet,search,dev]"
+	@# In a folder of their own: among the packages they would pass for TensorRT.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/stubs "$(STUBS)"
 	@touch $@
 
 install: $(STAMP) ## Make .venv and install everything that building and testing need

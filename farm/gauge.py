@@ -149,7 +149,11 @@ class Gauge:
         for runner in ask.baselines:
             if not self._known(measurement, runner):
                 other = replace(ask, runner=runner, engine="", toolchain="", place=torch_place(ask.place), baselines=())
-                self._one(other, subject, folder, held)
+                try:
+                    self._one(other, subject, folder, held)
+                except AttemptFailed as error:
+                    # The engine's own figures stand; what fails is named.
+                    raise AttemptFailed(replace(error.failure, message=f"{runner}: {error.failure.message}")) from error
 
     def _known(self, measurement: Measurement, runner: Runner) -> bool:
         there = self.bench.index.measurements_of([measurement.program])

@@ -143,7 +143,8 @@ class Identifier:
         toolchain = self.toolchain(request.toolchain)
         target, settings = keys.one_windows(request.target, ask.settings)
         keyed = keys.compute(same.facts, canonical, settings, toolchain, target)
-        lacking = (placement.unsupported(toolchain, target), placement.ignored(toolchain, keyed.effective.told))
+        told = keyed.effective.told
+        lacking = (placement.unsupported(toolchain, target, told), placement.ignored(toolchain, told))
         refused = [*keyed.effective.refused, *lacking]
         return Identity(
             model=ask.model,

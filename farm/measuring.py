@@ -19,6 +19,7 @@ from farm.index import Index
 from farm.measurements import Measurement, MeasuringAsk, Runner, baseline_of, comparable, is_at, shapes_text, speedup
 from farm.placement import TORCH, measuring_places
 from farm.targets import parse_target
+from farm.toolchains import TORCH_TENSORRT
 
 POLL_SECONDS = 0.2
 JOIN_SECONDS = 5.0
@@ -89,8 +90,10 @@ def _told(one: Measurement) -> dict[str, Any] | None:
 
 
 def engine_asks(engine: Engine, program_format: str, wish: Wish) -> list[MeasuringAsk]:
-    """One ask for each kind of device that the engine is for, by its manifest. An engine's baselines go with it, so
-    that they are measured on the same device."""
+    """One ask for each kind of device that the engine is for, by its manifest; none for what cannot be measured
+    (``unmeasurable``). An engine's baselines go with it, so that they are measured on the same device."""
+    if unmeasurable(engine):
+        return []
     told = engine.manifest
     bindings = told.get("bindings") or {}
     profiles = told.get("profiles") or []
@@ -112,6 +115,15 @@ def engine_asks(engine: Engine, program_format: str, wish: Wish) -> list[Measuri
     )
     target = parse_target(str(told["target"])).target
     return [replace(ask, place=place) for place in measuring_places(toolchain, target)]
+
+
+def unmeasurable(engine: Engine) -> str:
+    """Why no node measures an engine, in words; empty where one could."""
+    if str(engine.manifest["toolchain"]).startswith(TORCH_TENSORRT):
+        return "a program of Torch-TensorRT's is several engines with PyTorch between them: the harness runs one"
+    if parse_target(str(engine.manifest["target"])).target.os != "linux":
+        return "no node runs Windows"
+    return ""
 
 
 def baseline_asks(identity: Identity, program: str, places: Sequence[str], wish: Wish) -> list[MeasuringAsk]:

@@ -14,6 +14,14 @@ from farm.toolchains import TORCH_TENSORRT, Toolchain
 RTX_CAPABILITIES = frozenset({75, 80, 86, 89, 120, 121})
 
 
+JETSON = frozenset({72, 87, 101, 110})
+"""Capabilities of the GPUs in Jetson and DRIVE: Xavier, Orin, Thor. Hardware compatibility is "not supported" there
+(NVIDIA's TensorRT documentation, Hardware Compatibility)."""
+DLA_CAPABILITIES = frozenset({72, 87})
+"""Those that have Deep Learning Accelerators; Thor has none any more (support matrix of TensorRT for DRIVE OS). Which
+module has how many cores, the node that builds finds out."""
+
+
 def capability(toolchain: Toolchain, target: Target, settings: Mapping[str, Any]) -> str:
     """The name of the queue that workers able to build this serve.
 
@@ -35,7 +43,7 @@ def served(toolchain: Toolchain, arch: str, gpu: str | None = None, number: int 
         return (f"{toolchain}/any/{arch}",)
     if gpu is None:
         return ()
-    portable = (f"{toolchain}/ampere_plus/{arch}",) if number >= 80 else ()
+    portable = (f"{toolchain}/ampere_plus/{arch}",) if number >= 80 and number not in JETSON else ()
     return (f"{toolchain}/{gpu}/{arch}", *portable)
 
 
@@ -65,15 +73,32 @@ def measured(toolchains: Iterable[Toolchain], arch: str, gpu: str | None = None,
     return (cpu_place(arch), *(f"{runtime}/{device}/{arch}" for runtime in runtimes for device in devices))
 
 
-def unsupported(toolchain: Toolchain, target: Target) -> str:
-    """Why no machine at all can build for this target with this toolchain; empty where one could."""
-    if toolchain.flavour != "tensorrt_rtx" and not toolchain.over.startswith("rtx"):
+def unsupported(toolchain: Toolchain, target: Target, settings: Mapping[str, Any]) -> str:
+    """Why no machine at all can build for this target with this toolchain and these settings; empty where one could."""
+    if toolchain.flavour == "tensorrt_rtx" or toolchain.over.startswith("rtx"):
+        beyond = [capability_name(n) for n in target.capabilities if n not in RTX_CAPABILITIES]
+        known = ", ".join(capability_name(n) for n in sorted(RTX_CAPABILITIES))
+        return f"TensorRT-RTX does not build for {', '.join(beyond)} (it does for {known})" if beyond else ""
+    return _without_dla(target, settings) or _bound_to_its_device(target, settings) or _not_windows(target)
+
+
+def _without_dla(target: Target, settings: Mapping[str, Any]) -> str:
+    dla = settings.get("engine_capability") == "DLA_STANDALONE" or str(settings.get("device")).startswith("dla")
+    if not dla or all(number in DLA_CAPABILITIES for number in target.capabilities):
         return ""
-    beyond = [capability_name(n) for n in target.capabilities if n not in RTX_CAPABILITIES]
-    if not beyond:
+    return f"{target} has no DLA: Xavier and Orin have; leave engine_capability and device at their defaults for it"
+
+
+def _bound_to_its_device(target: Target, settings: Mapping[str, Any]) -> str:
+    if not settings.get("hardware_compatible") or not JETSON & set(target.capabilities):
         return ""
-    known = ", ".join(capability_name(n) for n in sorted(RTX_CAPABILITIES))
-    return f"TensorRT-RTX does not build for {', '.join(beyond)} (it does for {known})"
+    return f"TensorRT makes nothing hardware-compatible for {target} (Jetson and DRIVE): leave hardware_compatible out"
+
+
+def _not_windows(target: Target) -> str:
+    if target.os != "windows" or target.arch == "x86_64":
+        return ""
+    return f"engines for Windows are for x86-64, and {target} is {target.arch}"
 
 
 RTX_LACKS = {

@@ -188,6 +188,7 @@ _PLAIN: Mapping[str, tuple[FailureKind, str, str]] = {
         "the model's external data {text!r} is no plain file beside it",
         "put the data into the model's own folder",
     ),
+    "dla": (NODE, "this machine has no such DLA core: {text}", "build on a node that has it, or choose another core"),
     "import": (NODE, "TensorRT cannot be loaded on this machine: {text}", "see 'farm doctor'"),
     "version": (NODE, "this machine has TensorRT {text} by now", "restart its worker, or install the right version"),
     "empty": (PERMANENT, "the file is no ONNX model: TensorRT finds no outputs in it", "export the model again"),
@@ -241,6 +242,12 @@ def _subject(failure: Mapping[str, Any]) -> str:
 def _setting(failure: Mapping[str, Any], errors: list[str]) -> Failure:
     """A setting did not hold, whatever TensorRT's log says about it."""
     name = failure.get("setting")
+    if name == "enable_cross_compile_for_windows":
+        return Failure(
+            NODE,
+            f"TensorRT did not take {name}: asked for {failure.get('asked')}, it stayed at {failure.get('told')}",
+            "build on an x86-64 Linux node whose TensorRT has the builder's resources for Windows",
+        )
     if "asked" in failure:
         told = f"asked for {failure['asked']}, it stayed at {failure.get('told')}"
     else:

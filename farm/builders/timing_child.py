@@ -26,7 +26,7 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
         mine = opened(builder, job["mine"])
         if mine is None:
             return {"unfit": "mine"}
-        held = mine
+        held: Any = mine
         if job["theirs"]:
             held = opened(builder, job["theirs"])
             if held is None:

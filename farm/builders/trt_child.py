@@ -40,6 +40,7 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     channel.ready()
     if job.get("probe"):
         return probe(trt, builder, channel)
+    check_dla(builder, job, channel)
     network, parser = parse(trt, builder, logger, job, channel)
     config = builder.create_builder_config()
     if config is None:
@@ -135,6 +136,19 @@ def make_builder(trt: Trt, logger: Any, channel: Channel) -> Any:
     if builder is None:
         raise channel.Refused(what="builder", text="TensorRT gave no builder")
     return builder
+
+
+def check_dla(builder: Any, job: dict[str, Any], channel: Channel) -> None:
+    """A core that this machine has not is taken without a word, and the engine is then for the GPU."""
+    wanted = {step["name"]: step["value"] for step in job["steps"]}
+    core = wanted.get("DLA_core")
+    if core is None and wanted.get("engine_capability") == "DLA_STANDALONE":
+        core = 0
+    if core is None:
+        return
+    cores = int(getattr(builder, "num_DLA_cores", 0))
+    if core >= cores:
+        raise channel.Refused(what="dla", text=f"core {core} is asked for, and it has {cores}")
 
 
 def parse(trt: Trt, builder: Any, logger: Any, job: dict[str, Any], channel: Channel) -> tuple[Any, Any]:

@@ -105,7 +105,7 @@ def _engines(
     """What each key and each model × target stands for, measured; what is missing stands in its place."""
     from farm.cache import Miss
     from farm.cli.pulling import wanted
-    from farm.measuring import Asked, Measuring, engine_asks
+    from farm.measuring import Asked, Measuring, engine_asks, unmeasurable
 
     engines = [item.engine for item in wanted(farm, keys, targets, [])]
     missing = []
@@ -114,6 +114,11 @@ def _engines(
             missing.append(Asked(identity.model, identity.target, Measuring.MISSING, error=found.why))
         else:
             engines.append(found.engine)
+    missing += [
+        Asked(str(one.manifest.get("model")), str(one.manifest["target"]), Measuring.FAILED, error=why)
+        for one in engines
+        if (why := unmeasurable(one))
+    ]
     wishes = [ask for engine in engines for ask in engine_asks(engine, _format(farm, engine.manifest), wish)]
     return [*farm.measure(wishes, wait=wait), *missing]
 

@@ -79,6 +79,33 @@ def opened() -> Iterator[Opened]:
         crew.stop()
 
 
+class Gauge:
+    """What a crew asks of a gauge: ``waiting`` things to measure, each of which takes until ``go``."""
+
+    def __init__(self, bench: Bench, waiting: int) -> None:
+        self.bench, self.waiting = bench, waiting
+        self.measured = 0
+        self.beside: list[int] = []
+        self.late = False
+        self.go = threading.Event()
+        self.ended: list[bool] = []
+
+    def take(self) -> object | None:
+        self.waiting -= 1
+        return object() if self.waiting >= 0 else None
+
+    def due(self) -> bool:
+        return self.late
+
+    def measure(self, lease: object, stop: Callable[[], bool]) -> None:
+        self.beside.append(self.bench.at_once)
+        while not self.go.wait(0.01) and not stop():
+            pass
+        self.ended.append(stop())
+        self.measured += 1
+        self.late = False
+
+
 def quick(lease: int, built: Callable[[], object]) -> None:
     time.sleep(0.001)
     built()
@@ -178,3 +205,41 @@ def test_a_crew_that_stops_gives_back_what_it_has_not_begun() -> None:
     go.set()
     leaving.join(10)
     assert len(bench.made) == 51
+
+
+def test_nothing_is_built_beside_what_is_measured_and_they_take_turns(opened: Opened) -> None:
+    bench = Bench(3, quick)
+    bench.gauge = Gauge(bench, 3)
+    crew = opened(bench, 1)
+    eventually(lambda: bench.gauge.beside, 5, "a measurement")
+    assert crew.free == 0 and bench.made == [], "who asks is told that there is something to do"
+    bench.gauge.go.set()
+    eventually(lambda: bench.gauge.measured == 3 and len(bench.made) == 3, 10, "both")
+    assert bench.gauge.beside == [0, 0, 0] and not any(bench.gauge.ended)
+    eventually(lambda: crew.free == 1, 5, "nothing left")
+
+
+def test_what_is_due_is_not_kept_waiting_by_builds(opened: Opened) -> None:
+    def slow(lease: int, built: Callable[[], object]) -> None:
+        time.sleep(0.02)
+        built()
+
+    bench = Bench(10_000, slow)
+    bench.gauge = Gauge(bench, 0)
+    bench.gauge.go.set()
+    opened(bench, 2)
+    eventually(lambda: len(bench.made) > 5, 10, "builds")
+    bench.gauge.waiting, bench.gauge.late = 1, True
+    eventually(lambda: bench.gauge.measured == 1, 10, "a measurement between builds")
+    made = len(bench.made)
+    eventually(lambda: len(bench.made) > made, 10, "builds again")
+    assert bench.gauge.beside == [0]
+
+
+def test_a_measurement_ends_when_the_crew_does(opened: Opened) -> None:
+    bench = Bench(0, quick)
+    bench.gauge = Gauge(bench, 1)
+    crew = opened(bench, 1)
+    eventually(lambda: bench.gauge.beside, 5, "a measurement")
+    crew.stop()
+    assert bench.gauge.ended == [True]

@@ -48,7 +48,7 @@ def test_one_that_is_asked_for_without_it_is_taken_as_it_is_installed() -> None:
 
 def test_over_tensorrt_rtx_it_builds_what_that_builds() -> None:
     assert served(RTX, "x86_64") == (f"{RTX}/any/x86_64",) and served(TRT, "x86_64") == ()
-    assert "sm_90" in unsupported(RTX, Target((90,))) and not unsupported(TRT, Target((90,)))
+    assert "sm_90" in unsupported(RTX, Target((90,)), {}) and not unsupported(TRT, Target((90,)), {})
     for settings in (
         {"hardware_compatible": True},
         {"engine_capability": "DLA_STANDALONE"},

@@ -120,7 +120,7 @@ def run_here(tmp_path: Path, standin: None, monkeypatch: pytest.MonkeyPatch) -> 
         ({}, {}, (9, 4), r"no x of shape \(9, 4\)"),
         ({}, {"unknown": True}, (3, 4), "size of y is not known"),
         ({"host_code": True}, {}, (3, 4), "does not take the engine"),
-        ({"outputs": [["z", "FLOAT", [-1, 4]]]}, {}, (3, 4), "y"),
+        ({"outputs": [["z", "FLOAT", [-1, 4]]]}, {}, (3, 4), "no binding y"),
     ],
 )
 def test_what_cannot_be_run_says_why(

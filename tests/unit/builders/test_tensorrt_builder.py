@@ -79,8 +79,23 @@ def test_a_setting_that_does_not_hold_ends_the_build(make_job: MakeJob) -> None:
     job = make_job(settings={"enable_cross_compile_for_windows": True})
     assert build(job).read_back["runtime_platform"] == "WINDOWS_AMD64"
     told = failure(again(job), TensorRTBuilder({"STANDIN_NO_WINDOWS": "1"}))
-    assert told.kind is PERMANENT
+    assert told.kind is NODE, "another node may have what building for Windows takes"
     assert "enable_cross_compile_for_windows" in told.message and "SAME_AS_BUILD" in told.message
+
+
+@pytest.mark.parametrize("settings", [{"device": "dla:1"}, {"engine_capability": "DLA_STANDALONE", "device": "dla:1"}])
+def test_a_dla_core_must_be_there(make_job: MakeJob, settings: dict[str, Any]) -> None:
+    job = make_job(settings=settings)
+    told = failure(job, TensorRTBuilder({"STANDIN_DLA": "1"}))
+    assert told.kind is NODE and "core 1 is asked for, and it has 1" in told.message
+    product = TensorRTBuilder({"STANDIN_DLA": "2"}).build(again(job), Watch())
+    assert (product.read_back["default_device_type"], product.read_back["DLA_core"]) == ("DLA", 1)
+
+
+def test_portability_is_read_back(make_job: MakeJob) -> None:
+    read_back = build(make_job(settings={"version_compatible": True, "hardware_compatible": True})).read_back
+    assert read_back["flag.VERSION_COMPATIBLE"] is True
+    assert read_back["hardware_compatibility_level"] == "AMPERE_PLUS"
 
 
 def test_a_setting_that_this_version_lacks_is_refused_by_name(make_job: MakeJob) -> None:

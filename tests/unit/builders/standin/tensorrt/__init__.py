@@ -32,7 +32,7 @@ class ILogger:
     def __init__(self) -> None:
         pass
 
-    def log(self, severity: Any, text: str) -> None:
+    def log(self, severity: Any, msg: str) -> None:
         raise NotImplementedError
 
 
@@ -49,9 +49,9 @@ class Logger(ILogger):
         super().__init__()
         self.min_severity = min_severity
 
-    def log(self, severity: Any, text: str) -> None:
+    def log(self, severity: Any, msg: str) -> None:
         if severity <= self.min_severity:
-            print(text)
+            print(msg)
 
 
 class BuilderFlag(enum.IntEnum):
@@ -61,8 +61,8 @@ class BuilderFlag(enum.IntEnum):
     GPU_FALLBACK = 3
     REFIT = 4
     DISABLE_TIMING_CACHE = 5
-    TF32 = 7
-    SPARSE_WEIGHTS = 8
+    TF32 = 6
+    SPARSE_WEIGHTS = 7
     VERSION_COMPATIBLE = 13
     EXCLUDE_LEAN_RUNTIME = 14
     FP8 = 15
@@ -70,9 +70,9 @@ class BuilderFlag(enum.IntEnum):
     STRIP_PLAN = 19
     REFIT_IDENTICAL = 20
     WEIGHT_STREAMING = 21
-    EDITABLE_TIMING_CACHE = 26
-    ERROR_ON_TIMING_CACHE_MISS = 27
-    DISABLE_COMPILATION_CACHE = 28
+    EDITABLE_TIMING_CACHE = 27
+    ERROR_ON_TIMING_CACHE_MISS = 16
+    DISABLE_COMPILATION_CACHE = 18
 
 
 if os.environ.get("STANDIN_OLD"):  # a version that lacks a flag
@@ -129,7 +129,7 @@ class MemoryPoolType(enum.IntEnum):
 class DataType(enum.IntEnum):
     FLOAT = 0
     HALF = 1
-    INT64 = 2
+    INT64 = 8
 
 
 class IProgressMonitor:
@@ -210,10 +210,10 @@ class Network:
         self.inputs.append(Tensor(name, dtype.name, list(shape)))
         return self.inputs[-1]
 
-    def add_identity(self, tensor: Tensor) -> Any:
+    def add_identity(self, input: Tensor) -> Any:
         class Layer:
             def get_output(self, index: int) -> Tensor:
-                return Tensor("identity", tensor.dtype.name, list(tensor.shape))
+                return Tensor("identity", input.dtype.name, list(input.shape))
 
         return Layer()
 
@@ -245,14 +245,14 @@ class OnnxParser:
     def get_error(self, index: int) -> ParserError:
         return self.errors[index]
 
-    def parse_from_file(self, path: str) -> bool:
-        with open(path, "rb") as file:
+    def parse_from_file(self, model: str) -> bool:
+        with open(model, "rb") as file:
             found = re.search(rb"STANDIN(\{.*\})NIDNATS", file.read(), re.DOTALL)
-        model = json.loads(found[1]) if found else {}
-        self.network.model = model
-        self.network.inputs = [Tensor(*binding) for binding in model.get("inputs", [])]
-        self.network.outputs = [Tensor(*binding) for binding in model.get("outputs", [])]
-        self.errors = [ParserError(told) for told in model.get("parse_errors", [])]
+        told = json.loads(found[1]) if found else {}
+        self.network.model = told
+        self.network.inputs = [Tensor(*binding) for binding in told.get("inputs", [])]
+        self.network.outputs = [Tensor(*binding) for binding in told.get("outputs", [])]
+        self.errors = [ParserError(error) for error in told.get("parse_errors", [])]
         for error in self.errors:
             self.logger.log(ERROR, f"ModelImporter: {error.desc()}")
         return not self.errors
@@ -262,11 +262,11 @@ class Profile:
     def __init__(self) -> None:
         self.shapes: dict[str, Any] = {}
 
-    def set_shape(self, name: str, low: Any, best: Any, high: Any) -> None:
-        self.shapes[name] = (low, best, high)
+    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:
+        self.shapes[input] = (min, opt, max)
 
-    def set_shape_input(self, name: str, low: Any, best: Any, high: Any) -> None:
-        self.shapes[name] = ("values", low, best, high)
+    def set_shape_input(self, input: str, min: Any, opt: Any, max: Any) -> None:
+        self.shapes[input] = ("values", min, opt, max)
 
 
 class BuilderConfig:
@@ -310,8 +310,8 @@ class BuilderConfig:
     def get_flag(self, flag: BuilderFlag) -> bool:
         return flag in self._flags
 
-    def set_memory_pool_limit(self, pool: MemoryPoolType, size: int) -> None:
-        self._pools[pool] = size
+    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
+        self._pools[pool] = pool_size
 
     def get_memory_pool_limit(self, pool: MemoryPoolType) -> int:
         return self._pools[pool]
@@ -325,8 +325,8 @@ class BuilderConfig:
         self.profiles.append(profile)
         return len(self.profiles) - 1
 
-    def create_timing_cache(self, blob: bytes) -> ITimingCache | None:
-        cache = ITimingCache.read(bytes(blob))
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        cache = ITimingCache.read(bytes(serialized_timing_cache))
         if cache is None:
             self._logger.log(ERROR, "ITimingCache::deserialize: the cache is of another version, or damaged")
         return cache
@@ -347,6 +347,7 @@ class Builder:
             logger.log(ERROR, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self.logger = logger
+        self.num_DLA_cores = int(os.environ.get("STANDIN_DLA", "0"))
 
     def create_network(self, flags: int = 0) -> Network:
         return Network(flags)
@@ -434,7 +435,8 @@ class CudaEngine:
         return None if self.told["run"].get("no_context") else ExecutionContext(self)
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        return next(DataType[dtype] for n, dtype, _ in [*self.told["inputs"], *self.told["outputs"]] if n == name)
+        known = {n: DataType[dtype] for n, dtype, _ in [*self.told["inputs"], *self.told["outputs"]]}
+        return known.get(name, DataType.FLOAT)
 
 
 class ExecutionContext:
@@ -466,7 +468,7 @@ class ExecutionContext:
         """Free sizes are the first input's."""
         if name in self.shapes:
             return self.shapes[name]
-        (shape,) = (shape for n, _, shape in self.engine.told["outputs"] if n == name)
+        shape = next((shape for n, _, shape in self.engine.told["outputs"] if n == name), [])
         free = self.shapes[self.engine.told["inputs"][0][0]][0]
         return tuple(free if size == -1 and not self.engine.told["run"].get("unknown") else size for size in shape)
 
