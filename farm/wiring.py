@@ -383,8 +383,8 @@ def open_refits(config: Config, index: Index, store: BlobStore) -> Refits:
     limits = Limits(seconds=config.build_timeout, memory=config.build_memory)
     builder = TensorRTBuilder(environment)
     return Refits(
-        cache=EngineCache(index, store, (config.namespace,), trust=trust),
-        forms=Forms(index, store, config.scratch, builder, limits, None, trust),
+        cache=EngineCache(index, store, config.realm, trust=trust),
+        forms=Forms(index, store, config.scratch, builder, limits, None, trust, config.realm),
         refitter=TensorRTRefitter(environment),
         scratch=config.scratch,
         limits=limits,

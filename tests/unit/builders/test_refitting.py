@@ -14,10 +14,12 @@ from farm.builds import FailureKind
 from farm.toolchains import Toolchain
 
 PLAIN = Toolchain("tensorrt", "10.14.1.48")
+TOLD = {"name": "farm", "host_code": False, "run": {}}
+PLAN = b"ftrt" + json.dumps(TOLD).encode()
 WEIGHTS = {"conv KERNEL": [1.0], "conv BIAS": [2.0]}
 
 
-def refit(tmp_path: Path, plan: bytes = b'ftrt{"name": "farm"}', toolchain: Toolchain = PLAIN, **model: Any) -> bytes:
+def refit(tmp_path: Path, plan: bytes = PLAN, toolchain: Toolchain = PLAIN, **model: Any) -> bytes:
     graph = tmp_path / "model.onnx"
     graph.write_bytes(b"STANDIN" + json.dumps({"weights": WEIGHTS, **model}).encode() + b"NIDNATS")
     (tmp_path / "engine.plan").write_bytes(plan)
@@ -29,7 +31,7 @@ def refit(tmp_path: Path, plan: bytes = b'ftrt{"name": "farm"}', toolchain: Tool
 
 def test_every_weight_goes_in_and_the_engine_stays_refittable(standin: None, tmp_path: Path) -> None:
     told = json.loads(refit(tmp_path)[4:])
-    assert told == {"name": "farm", "refittable": True, "weights": WEIGHTS}
+    assert told == {**TOLD, "refittable": True, "weights": WEIGHTS}
 
 
 @pytest.mark.parametrize(

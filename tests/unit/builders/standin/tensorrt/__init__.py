@@ -430,6 +430,13 @@ class CudaEngine:
     def __init__(self, told: dict[str, Any], logger: ILogger) -> None:
         self.told, self.logger = told, logger
 
+    def create_serialization_config(self) -> SerializationConfig:
+        return SerializationConfig()
+
+    def serialize_with_config(self, config: SerializationConfig) -> Memory:
+        told = {**self.told, "refittable": int(SerializationFlag.INCLUDE_REFIT) in config.flags}
+        return Memory(b"ftrt" + json.dumps(told, sort_keys=True).encode())
+
     def create_execution_context(self) -> ExecutionContext | None:
         return None if self.told["run"].get("no_context") else ExecutionContext(self)
 
@@ -524,33 +531,8 @@ class SerializationConfig:
         return True
 
 
-class Engine:
-    """A plan that was loaded: ``told`` is what ``build_serialized_network`` wrote; ``weights`` what a refit put in."""
-
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.told = told
-
-    def create_serialization_config(self) -> SerializationConfig:
-        return SerializationConfig()
-
-    def serialize_with_config(self, config: SerializationConfig) -> Memory:
-        told = {**self.told, "refittable": int(SerializationFlag.INCLUDE_REFIT) in config.flags}
-        return Memory(b"ftrt" + json.dumps(told, sort_keys=True).encode())
-
-
-class Runtime:
-    def __init__(self, logger: ILogger) -> None:
-        self.logger = logger
-
-    def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
-        if os.environ.get("STANDIN_NO_DRIVER") or not plan.startswith(b"ftrt"):
-            self.logger.log(ERROR, "CUDA initialization failure with error: 35")
-            return None
-        return Engine(json.loads(plan[4:]))
-
-
 class Refitter:
-    def __init__(self, engine: Engine, logger: ILogger) -> None:
+    def __init__(self, engine: CudaEngine, logger: ILogger) -> None:
         self.engine, self.given = engine, {}
 
     def get_all_weights(self) -> list[str]:
