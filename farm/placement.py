@@ -67,9 +67,10 @@ def cpu_place(arch: str) -> str:
 
 
 def measured(toolchains: Iterable[Toolchain], arch: str, gpu: str | None = None, number: int = 0) -> tuple[str, ...]:
-    """The places (``measuring_places``) that a machine with torch, these toolchains and this GPU measures for."""
+    """The places (``measuring_places``) that a machine with torch, these toolchains and this GPU measures for. What
+    Torch-TensorRT makes is no engine that runs by itself, and is measured nowhere."""
     devices = (gpu, capability_name(number)) if gpu else ()
-    runtimes = [TORCH, *map(str, toolchains)]
+    runtimes = [TORCH, *(str(toolchain) for toolchain in toolchains if toolchain.flavour != TORCH_TENSORRT)]
     return (cpu_place(arch), *(f"{runtime}/{device}/{arch}" for runtime in runtimes for device in devices))
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from farm.migrating import Moved
     from farm.pulls import Pulling
     from farm.reconcile import Tally
+    from farm.refits import Refits
     from farm.timing import TimingCaches
     from farm.timings import Timings
     from farm.toolchains import Toolchain
@@ -366,6 +367,29 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
             release=fitting.release,
             bench=open_bench(config, index, store, fitting, builder, limits),
         )
+    )
+
+
+def open_refits(config: Config, index: Index, store: BlobStore) -> Refits:
+    """Puts other weights into engines, on this machine's first GPU."""
+    from farm.builders import Limits
+    from farm.builders.refitting import TensorRTRefitter
+    from farm.builders.tensorrt import TensorRTBuilder
+    from farm.cache import EngineCache
+    from farm.forms import Forms
+    from farm.hosts.probe import environment_for, probe
+    from farm.refits import Refits
+
+    gpus, trust = probe().gpus, open_trust(config)
+    environment = environment_for(gpus[0] if gpus else None)
+    limits = Limits(seconds=config.build_timeout, memory=config.build_memory)
+    builder = TensorRTBuilder(environment)
+    return Refits(
+        cache=EngineCache(index, store, config.realm, trust=trust),
+        forms=Forms(index, store, config.scratch, builder, limits, None, trust, config.realm),
+        refitter=TensorRTRefitter(environment),
+        scratch=config.scratch,
+        limits=limits,
     )
 
 

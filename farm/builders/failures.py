@@ -171,6 +171,11 @@ _PLAIN: Mapping[str, tuple[FailureKind, str, str]] = {
         "Torch-TensorRT cannot compile it: {text}",
         LOG_HINT,
     ),
+    "refit": (
+        PERMANENT,
+        "TensorRT did not take the weights: {text}",
+        "give the very graph that the engine was built of, with other weights",
+    ),
     "nothing": (
         PERMANENT,
         "no part of the model went into TensorRT: {text}",

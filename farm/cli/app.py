@@ -16,6 +16,7 @@ from farm.cli import (
     nodes,
     prebuild,
     promotion,
+    refitting,
     statistics,
     sweep_life,
     timing,
@@ -80,6 +81,7 @@ app.add_typer(timing.app, name="timing", rich_help_panel=CARE)
 app.command("verify", rich_help_panel=CARE)(verifying.verify)
 app.command("promote", rich_help_panel=CARE)(promotion.promote)
 app.command("keygen", rich_help_panel=CARE)(verifying.keygen)
+app.command("refit", rich_help_panel=CARE)(refitting.refit)
 app.command("gc", rich_help_panel=CARE)(collecting.gc)
 app.command("pin", rich_help_panel=CARE)(collecting.pin)
 app.command("unpin", rich_help_panel=CARE)(collecting.unpin)

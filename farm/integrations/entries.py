@@ -35,6 +35,9 @@ ALLOCATOR, MULTIDEVICE, ALIASED, NAME_MAP = (
 FLAGS = (ALLOCATOR, MULTIDEVICE)
 # A map for a faster refit in 2.9, of types that are no plain data: without one the refit takes the longer way.
 KNOWN = frozenset({PLAN, INPUTS, OUTPUTS, SPECS, SETTINGS, *FLAGS, ALIASED, NAME_MAP})
+DTYPES = {"f16": "float16", "f32": "float32", "f64": "float64", "bf16": "bfloat16", "f8": "float8_e4m3fn", "b": "bool"}
+DTYPES |= {"u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64"}
+"""Torch-TensorRT's words for data types, and PyTorch's."""
 
 
 def fields_of(packer: Callable[..., Any]) -> tuple[str, ...]:
@@ -92,7 +95,8 @@ def _of_spec(spec: Any) -> dict[str, Any]:
         sizes = [int(low) if low == high else -1 for low, high in zip(least, most, strict=True)]
     else:
         sizes = [int(size) for size in shape]
-    return {"dtype": str(getattr(spec, "dtype", "")).rpartition(".")[2], "shape": sizes}
+    short = str(getattr(spec, "dtype", "")).rpartition(".")[2]
+    return {"dtype": DTYPES.get(short, short), "shape": sizes}
 
 
 def entry_of(header: Header, plan: bytes | memoryview, asked: Asked, fields: Sequence[str]) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from farm.asks import Identity
 from farm.canonical import digest
-from farm.compilation import CompilationSettings, effective
+from farm.compilation import FIELDS, CompilationSettings, Role, effective
 from farm.engine_shelf import KIND
 from farm.gpus import Gpu, find_gpu, plain_name
 from farm.keys import weights_policy
@@ -119,7 +119,7 @@ def identify(module: Any, specs: Sequence[Any], settings: Any, place: Place, bak
         parts=parts,
         capability="",
         format="subgraph",
-        given=given.given(),
+        given={name: value for name, value in given.given().items() if FIELDS[name].role is not Role.WORKFLOW},
         capabilities=place.target.capabilities,
         weight_bytes=graph.weights.size,
     )

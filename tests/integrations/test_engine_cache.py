@@ -148,6 +148,18 @@ def test_a_farm_that_is_down_ends_no_compile(compilers: Compilers, tmp_path: Pat
             assert first["took"] < 20
 
 
+def test_a_fleet_s_clients_keep_what_they_built_to_themselves(compilers: Compilers) -> None:
+    """Until a trusted worker has built it: each finds its own engines, and nobody else's."""
+    fleet = {"FARM_BROKER_URL": "redis://127.0.0.1:1/0"}  # no wake-up is ever sent
+    jobs = [{**HEAD, **NO_LOCAL}, {**HEAD, **NO_LOCAL}]
+    mine = compilers.run(*jobs, **fleet, FARM_TENANT="ada")
+    assert [(one["misses"], one["stored"], one["farm_hits"]) for one in mine] == [(1, 1, 0), (0, 0, 1)]
+    (theirs,) = compilers.run(jobs[0], **fleet, FARM_TENANT="bob smith")
+    assert (theirs["misses"], theirs["stored"], theirs["said"]) == (1, 1, [])
+    index = index_of(compilers)
+    assert {engine.namespace for engine in index.engines()} == {"client/ada", "client/bob-smith"}
+
+
 def test_reading_only_writes_nothing(compilers: Compilers) -> None:
     (read,) = compilers.run({**HEAD, "cache": {"read_only": True}})
     assert (read["misses"], read["stored"]) == (1, 0) and not index_of(compilers).builds()

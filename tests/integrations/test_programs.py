@@ -47,8 +47,10 @@ def test_a_program_is_built_shown_and_put_together(compilers: Compilers) -> None
     compilers.run({"model": "two", "export": str(model)}, {"model": "wide", "export": str(wide)})
     built = farm(compilers, "build", model, wide, "-t", TARGET, "-s", "min_block_size=1", "--json")
     nothing = farm(compilers, "build", model, "-t", TARGET, "--json")  # no block has min_block_size operators
-    code, (answer, other), err = ended(built)
-    assert (code, answer["outcome"], other["outcome"]) == (0, "built", "built"), err
+    code, told, err = ended(built)
+    assert code == 0, (told, err)
+    answer, other = told
+    assert (answer["outcome"], other["outcome"]) == ("built", "built"), err
     code, (failed,), _ = ended(nothing)
     assert code == 1 and "no part of the model went into TensorRT: min_block_size is 5" in failed["error"]
 

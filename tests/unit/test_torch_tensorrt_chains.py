@@ -6,7 +6,7 @@ import pytest
 
 from farm.errors import BadTarget
 from farm.identify import Identifier
-from farm.placement import ignored, served, unsupported
+from farm.placement import ignored, measured, served, unsupported
 from farm.targets import Target
 from farm.toolchains import Toolchain, exact_toolchain, parse_toolchain
 
@@ -57,3 +57,8 @@ def test_over_tensorrt_rtx_it_builds_what_that_builds() -> None:
     ):
         assert ignored(RTX, settings) and not ignored(TRT, settings)
     assert not ignored(RTX, {"hardware_compatible": False, "engine_capability": "STANDARD"})
+
+
+def test_its_programs_are_measured_nowhere() -> None:
+    plain = exact_toolchain("tensorrt==10.14.1.48")
+    assert measured([TRT, plain], "x86_64", "l4", 89) == measured([plain], "x86_64", "l4", 89)

@@ -431,6 +431,13 @@ class CudaEngine:
     def __init__(self, told: dict[str, Any], logger: ILogger) -> None:
         self.told, self.logger = told, logger
 
+    def create_serialization_config(self) -> SerializationConfig:
+        return SerializationConfig()
+
+    def serialize_with_config(self, config: SerializationConfig) -> Memory:
+        told = {**self.told, "refittable": int(SerializationFlag.INCLUDE_REFIT) in config.flags}
+        return Memory(b"ftrt" + json.dumps(told, sort_keys=True).encode())
+
     def create_execution_context(self) -> ExecutionContext | None:
         return None if self.told["run"].get("no_context") else ExecutionContext(self)
 
@@ -510,3 +517,50 @@ def behave(model: dict[str, Any]) -> None:
         with open(model["touch"], "w") as file:
             file.write(str(os.getpid()))
         time.sleep(60)
+
+
+class SerializationFlag(enum.IntEnum):
+    EXCLUDE_WEIGHTS = 0
+    INCLUDE_REFIT = 2
+
+
+class SerializationConfig:
+    def __init__(self) -> None:
+        self.flags: set[int] = set()
+
+    def set_flag(self, flag: SerializationFlag) -> bool:
+        self.flags.add(int(flag))
+        return True
+
+
+class Refitter:
+    def __init__(self, engine: CudaEngine, logger: ILogger) -> None:
+        self.engine, self.given = engine, {}
+
+    def get_all_weights(self) -> list[str]:
+        return ["conv KERNEL", "conv BIAS"]
+
+    def get_missing_weights(self) -> list[str]:
+        return [name for name in self.get_all_weights() if name not in self.given]
+
+    def refit_cuda_engine(self) -> bool:
+        self.engine.told["weights"] = self.given
+        return True
+
+
+class OnnxParserRefitter:
+    def __init__(self, refitter: Refitter, logger: ILogger) -> None:
+        self.refitter, self.errors = refitter, []
+
+    num_errors = property(lambda self: len(self.errors))
+
+    def get_error(self, index: int) -> ParserError:
+        return self.errors[index]
+
+    def refit_from_file(self, model: str) -> bool:
+        with open(model, "rb") as file:
+            found = re.search(rb"STANDIN(\{.*\})NIDNATS", file.read(), re.DOTALL)
+        told = json.loads(found[1]) if found else {}
+        self.errors = [ParserError(error) for error in told.get("refit_errors", [])]
+        self.refitter.given = told.get("weights", {})
+        return not self.errors
