@@ -16,9 +16,9 @@ from farm.cli.app import app
 from farm.cli.run import run
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
 
-COMMANDS = ["build", "cancel", "db", "demo", "doctor", "explain", "gc", "key", "keygen", "logs", "ls", "migrate"]
-COMMANDS += ["nodes", "pin", "promote", "pull", "reconcile", "retry", "settings", "show", "stats", "sweep", "timing"]
-COMMANDS += ["unpin", "verify", "worker"]
+COMMANDS = ["build", "cancel", "db", "demo", "doctor", "explain", "gc", "key", "keygen", "logs", "ls", "measure"]
+COMMANDS += ["migrate", "nodes", "pin", "prebuild", "promote", "pull", "reconcile", "retry", "settings", "show"]
+COMMANDS += ["stats", "sweep", "timing", "unpin", "verify", "worker"]
 
 
 @pytest.fixture
