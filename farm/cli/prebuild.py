@@ -185,6 +185,10 @@ def _pinned(farm: Farm, found: Prebuild, wish: Wish) -> list[str]:
     from farm.pinning import by_lock
 
     names = opt.distinct([*found.spec.pins, *wish.pins])
+    if names and not farm.config.realm.is_trusted:
+        # A pull request has the manifest that main has: it must not take the place of what main's pins keep.
+        note(f"farm: note: '{farm.config.namespace}' is not trusted, and pins nothing")
+        return []
     if names:
         wanted = by_lock(cast(Leaving, farm.index), found.lock, farm.cache.namespaces)
         for name in names:
