@@ -156,10 +156,10 @@ def seconds_of(text: str) -> float:
 
 def _run(spec: PrebuildSpec, wish: Wish) -> int:
     from farm.model_sources import model_sources
-    from farm.prebuild_lock import read_lock, write_lock
+    from farm.prebuild_lock import write_lock
 
     left = _clock(wish.timeout)
-    old = read_lock(wish.lock, needed=wish.locked)
+    old = _old_lock(wish)
     unchanged = _unchanged(spec, wish.since)
     # What a script made must last until it is in the store, which it is before its build is waited for.
     with (
@@ -194,6 +194,17 @@ def _pinned(farm: Farm, found: Prebuild, wish: Wish) -> list[str]:
         for name in names:
             farm.pin(wanted, name)
     return names
+
+
+def _old_lock(wish: Wish) -> tuple[LockEntry, ...]:
+    from farm.prebuild_lock import read_lock, read_old_lock
+
+    if not wish.writes:
+        return read_lock(wish.lock, needed=wish.locked)
+    lines, fault = read_old_lock(wish.lock)
+    if fault:
+        note(f"farm: note: {fault}; it is written anew")
+    return lines
 
 
 def _built(farm: Farm, found: Prebuild, left: Callable[[], float | None]) -> Prebuild:

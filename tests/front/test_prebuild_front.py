@@ -144,6 +144,12 @@ def test_locked_builds_what_is_missing_and_checks_what_comes_out(repository: Far
     assert stale.code == 1 and "gemm for sm_80: the manifest has it no longer" in stale.err
     elsewhere = {"FARM_HOME": str(tmp_path / "another")}
     assert repository.run("prebuild", "--check", env=elsewhere).code == 3
+    conflicted = lock.read_text() + "<<<<<<< ours\n"
+    lock.write_text(conflicted)
+    assert repository.run("prebuild", "--locked").code == 2 and lock.read_text() == conflicted
+    healed = repository.run("prebuild")
+    assert healed.code == 0 and "a merge conflict at line 6; it is written anew" in healed.err
+    assert repository.run("prebuild", "--locked").code == 0
     (tmp_path / "other.lock").write_text("")
     assert repository.run("prebuild", "--lock", "other.lock").code == 2
     assert repository.run("prebuild", "--plan", "--check").code == 2
