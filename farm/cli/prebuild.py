@@ -278,8 +278,8 @@ def _report(found: Prebuild, changes: Sequence[str], wish: Wish) -> None:
         _write(wish.summary, markdown(found, changes))
     if site.summary:
         _write(site.summary, markdown(found, changes), add=True)
-    if site.annotates and not wish.plan:
-        for text in workflow_commands(found, changes, wish.locked):
+    if site.annotates:
+        for text in workflow_commands(found, changes, wish.locked, wish.plan):
             note(text)
 
 
