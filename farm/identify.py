@@ -101,7 +101,11 @@ class Identifier:
 
     def _targets(self, ask: Ask) -> list[TargetRequest]:
         texts = [ask.target] if ask.target else list(self._default_targets) or ["local"]
-        return [parse_target(text, self._local_gpu) for text in texts]
+        return [self.target(text) for text in texts]
+
+    def target(self, text: str) -> TargetRequest:
+        """What a TARGET means here: ``local`` is this machine's GPU."""
+        return parse_target(text, self._local_gpu)
 
     def toolchain(self, spec: ToolchainSpec | None) -> Toolchain:
         """The exact toolchain for what was asked: named, else configured, else installed here, else pinned.

@@ -21,6 +21,8 @@ from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+import psutil
+
 from farm.errors import BadProgram, BuildFailed, Unavailable
 from farm.prebuild import Model
 
@@ -169,6 +171,7 @@ def model_sources(
     """Sources whose files lie below ``scratch`` until the block ends. ``Unavailable`` when they cannot."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
+        _sweep(scratch)
         folder = Path(tempfile.mkdtemp(prefix=f"models-{os.getpid()}-", dir=scratch))
     except OSError as error:
         raise Unavailable(f"{scratch} cannot be used: {error.strerror}", "point FARM_HOME elsewhere") from error
@@ -176,3 +179,11 @@ def model_sources(
         yield ModelSources(folder, left, tell)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what others left who were killed: folders named after their pid."""
+    for folder in scratch.glob("models-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from farm.errors import BadInput, Unavailable
 from farm.lockline import LockEntry, format_lock, parse_lock
 
 MAX_BYTES = 256 << 20
+BEGINS = format_lock([]).strip().encode()
 
 
 def read_lock(path: Path, needed: bool = True) -> tuple[LockEntry, ...]:
@@ -26,6 +27,19 @@ def read_lock(path: Path, needed: bool = True) -> tuple[LockEntry, ...]:
         raise BadInput(f"{path}: there is no such file", "'farm prebuild' writes it") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} cannot be read: {error}", "give the path of farm.lock") from error
+
+
+def read_old_lock(path: Path) -> tuple[tuple[LockEntry, ...], str]:
+    """The entries of a file that is about to be written anew, none where there is none; and what is wrong with it, such
+    as a merge that git could not finish. ``BadInput`` for what is no lock file of this schema at all, and must stay."""
+    try:
+        return read_lock(path, needed=False), ""
+    except BadInput as error:
+        with path.open("rb") as file:
+            begins = file.read(len(BEGINS)) == BEGINS
+        if not begins:
+            raise
+        return (), error.message
 
 
 def write_lock(path: Path, entries: Sequence[LockEntry]) -> bool:

@@ -85,10 +85,11 @@ def line(found: Prebuild) -> str:
     return f"{total}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def workflow_commands(found: Prebuild, changes: Sequence[str], locked: bool) -> list[str]:
+def workflow_commands(found: Prebuild, changes: Sequence[str], locked: bool, planned: bool = False) -> list[str]:
     """GitHub's workflow commands: an error at the model's line for what fails the prebuild, a warning for what does
-    not; with ``locked`` an error for each change."""
-    told = [_trouble(found.spec.file, item) for item in found.items if not item.state.there]
+    not; with ``locked`` an error for each change. What is ``planned`` only may well be missing."""
+    absent = [item for item in found.items if not item.state.there]
+    told = [_trouble(found.spec.file, item) for item in absent if not (planned and item.state is State.MISSING)]
     return told + [_command("error", found.spec.file, 1, "farm.lock would change", text) for text in changes if locked]
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
-from farm.lock_choice import Choice
+from farm.lock_choice import Choice, chosen, named
 from farm.lockline import LockEntry
 from farm.store import BlobStore, fetch_on
+from farm.targets import TargetRequest
 from farm.triton import ensemble_config, plan_config, renames, served
 
 PLAIN, TRITON = "plain", "triton"
@@ -88,6 +89,24 @@ class Pulling:
         if plan != {"digest": line.engine, "size": line.size} or found.get("key") != line.key:
             raise BadInput(f"{line}: its lock line names a manifest of another engine", "run 'farm prebuild' again")
         return dict(found)
+
+    def choose(
+        self,
+        path: Path,
+        lines: Sequence[LockEntry],
+        names: Sequence[str] = (),
+        wanted: Sequence[TargetRequest] = (),
+        portable: bool = False,
+    ) -> list[Choice]:
+        """Those of the lines of ``path`` that are meant: of the models (or digests) named, for the targets wanted; all
+        where none are. ``Missing`` when that is nothing, or nothing for a name."""
+        choices = chosen(named(lines, names), wanted, self.manifest if portable else None)
+        lacking = [name for name in names if not any(named([choice.line], [name]) for choice in choices)]
+        if lacking or not choices:
+            places = " or ".join(str(request.target) for request in wanted)
+            what = f" of {', '.join(lacking)}" if lacking else ""
+            raise Missing(f"{path} has nothing{what}" + (f" for {places}" if places else ""), _known(lines))
+        return choices
 
     def pull(self, choices: Sequence[Choice], folder: Path, layout: str = PLAIN, jobs: int = JOBS) -> list[Pulled]:
         """Fetch every engine. One that cannot be had stops no other: its error is raised when all have been tried."""
@@ -172,6 +191,11 @@ class Pulling:
             with contextlib.suppress(Unavailable):
                 self.store.quarantine(digest)
             raise
+
+
+def _known(lines: Sequence[LockEntry]) -> str:
+    models, places = (sorted({getattr(line, name) for line in lines}) for name in ("model", "target"))
+    return f"it has {', '.join(models[:6])} for {', '.join(places[:6])}" if lines else "'farm prebuild' writes it"
 
 
 def _parsed(data: bytes) -> Any:

@@ -38,6 +38,8 @@ from farm.namespaces import queue
 from farm.outlines import load_outline, outline_of, program_reasons, save_outline
 from farm.pinning import pin
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
+from farm.prebuild_lock import read_lock
+from farm.pulls import JOBS, PLAIN, Pulled, Pulling
 from farm.recorder import Recorder
 from farm.remaking import remake
 from farm.repair import Repair
@@ -448,6 +450,24 @@ class Farm:
         self.cache.fetch(engine, dest)
         with self.recorder.adding() as more:
             tally_served(more, engine, time.monotonic() - began)
+
+    def pull(
+        self,
+        lock: Path,
+        folder: Path,
+        targets: Sequence[str] = (),
+        *,
+        names: Sequence[str] = (),
+        layout: str = PLAIN,
+        jobs: int = JOBS,
+        allow_portable: bool = False,
+    ) -> list[Pulled]:
+        """Place what a lock file names in ``folder``: of the models ``names`` (all by default), for ``targets`` (all by
+        default). ``Missing`` when that is nothing, or is gone."""
+        wanted = [self.identifier.target(text) for text in targets]
+        pulling = Pulling(self.store, self.cache.refuses_line if self.cache.trust else lambda line: "")
+        choices = pulling.choose(lock, read_lock(lock), names, wanted, allow_portable)
+        return pulling.pull(choices, folder, layout, jobs)
 
     def _made_again(self, engine: Engine, error: FarmError) -> Engine:
         (answer,) = self.remake([engine])

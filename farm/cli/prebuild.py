@@ -156,10 +156,10 @@ def seconds_of(text: str) -> float:
 
 def _run(spec: PrebuildSpec, wish: Wish) -> int:
     from farm.model_sources import model_sources
-    from farm.prebuild_lock import read_lock, write_lock
+    from farm.prebuild_lock import write_lock
 
     left = _clock(wish.timeout)
-    old = read_lock(wish.lock, needed=wish.locked)
+    old = _old_lock(wish)
     unchanged = _unchanged(spec, wish.since)
     # What a script made must last until it is in the store, which it is before its build is waited for.
     with (
@@ -185,11 +185,26 @@ def _pinned(farm: Farm, found: Prebuild, wish: Wish) -> list[str]:
     from farm.pinning import by_lock
 
     names = opt.distinct([*found.spec.pins, *wish.pins])
+    if names and not farm.config.realm.is_trusted:
+        # A pull request has the manifest that main has: it must not take the place of what main's pins keep.
+        note(f"farm: note: '{farm.config.namespace}' is not trusted, and pins nothing")
+        return []
     if names:
         wanted = by_lock(cast(Leaving, farm.index), found.lock, farm.cache.namespaces)
         for name in names:
             farm.pin(wanted, name)
     return names
+
+
+def _old_lock(wish: Wish) -> tuple[LockEntry, ...]:
+    from farm.prebuild_lock import read_lock, read_old_lock
+
+    if not wish.writes:
+        return read_lock(wish.lock, needed=wish.locked)
+    lines, fault = read_old_lock(wish.lock)
+    if fault:
+        note(f"farm: note: {fault}; it is written anew")
+    return lines
 
 
 def _built(farm: Farm, found: Prebuild, left: Callable[[], float | None]) -> Prebuild:
@@ -263,8 +278,8 @@ def _report(found: Prebuild, changes: Sequence[str], wish: Wish) -> None:
         _write(wish.summary, markdown(found, changes))
     if site.summary:
         _write(site.summary, markdown(found, changes), add=True)
-    if site.annotates and not wish.plan:
-        for text in workflow_commands(found, changes, wish.locked):
+    if site.annotates:
+        for text in workflow_commands(found, changes, wish.locked, wish.plan):
             note(text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,8 +21,16 @@ if TYPE_CHECKING:
 def promote(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="ID...", help="Keys, recipes, digests or builds; the first characters will do."),
+        typer.Argument(
+            default_factory=list,
+            show_default=False,
+            metavar="ID...",
+            help="Keys, recipes, digests or builds; the first characters will do.",
+        ),
     ],
+    lock: Annotated[
+        Path | None, typer.Option("--lock", metavar="farm.lock", help="Every engine that this lock file names.")
+    ] = None,
     to: Annotated[
         str, typer.Option("--to", metavar="NS", help="The trusted namespace (default: FARM_NAMESPACE).")
     ] = "",
@@ -47,6 +56,12 @@ def promote(
         raise BadInput("--rebuild and --vouch are two ways to promote", "give one of them")
     if by and not vouch:
         raise BadInput("--by says who vouches", "give it with --vouch")
+    if lock is not None:
+        from farm.prebuild_lock import read_lock
+
+        names = [*names, *opt.distinct([line.engine for line in read_lock(lock)])]
+    if not names:
+        raise BadInput("nothing to promote is named", "give keys, recipes, digests or builds, or --lock farm.lock")
     from farm.cli.asking import exit_code, wait_for
     from farm.promoting import promote as do
     from farm.wiring import open_signer

@@ -20,9 +20,8 @@ from farm.prebuilding import names_of
 from farm.targets import parse_target
 
 if TYPE_CHECKING:
-    from farm.lock_choice import Choice
     from farm.lockline import LockEntry
-    from farm.pulls import Pulled, Pulling
+    from farm.pulls import Pulled
     from farm.service import Farm
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
@@ -97,6 +96,7 @@ def pull_locked(
 ) -> list[dict[str, Any]]:
     """Fetch what a lock file names: of the models ``names`` (all, when there are none), for ``targets``."""
     from farm.config import load
+    from farm.hosts.gpu import local_gpu
     from farm.prebuild_lock import read_lock
     from farm.wiring import open_pulling
 
@@ -105,35 +105,12 @@ def pull_locked(
         raise BadInput("nothing to pull is named", "give keys or models, or a lock file with --lock")
     _check_layout(layout)
     lines = read_lock(path)
+    wanted = [parse_target(text, local_gpu) for text in targets]
     with open_pulling(load()) as pulling:
-        choices = choose(path, lines, names, targets, pulling if portable else None)
-        found = pulling.pull(choices, folder, layout, jobs)
+        found = pulling.pull(pulling.choose(path, lines, names, wanted, portable), folder, layout, jobs)
     for item in found:
         _note_pulled(item)
     return [item.as_json() for item in found]
-
-
-def choose(
-    path: Path, lines: Sequence[LockEntry], names: Sequence[str], targets: Sequence[str], portable: Pulling | None
-) -> list[Choice]:
-    """The lines that are meant; ``Missing`` when there are none, or none for a name."""
-    from farm.hosts.gpu import local_gpu
-    from farm.lock_choice import chosen, named
-
-    wanted = [parse_target(text, local_gpu) for text in targets]
-    mine = named(lines, names)
-    choices = chosen(mine, wanted, portable.manifest if portable else None)
-    lacking = [name for name in names if not any(named([choice.line], [name]) for choice in choices)]
-    if lacking or not choices:
-        places = " or ".join(str(request.target) for request in wanted)
-        what = f" of {', '.join(lacking)}" if lacking else ""
-        raise Missing(f"{path} has nothing{what}" + (f" for {places}" if places else ""), _known(lines))
-    return choices
-
-
-def _known(lines: Sequence[LockEntry]) -> str:
-    models, places = (sorted({getattr(line, name) for line in lines}) for name in ("model", "target"))
-    return f"it has {', '.join(models[:6])} for {', '.join(places[:6])}" if lines else "'farm prebuild' writes it"
 
 
 def _check_layout(layout: str) -> None:

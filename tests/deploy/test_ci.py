@@ -27,7 +27,7 @@ CI = DEPLOY / "ci"
 ROOT = DEPLOY.parent
 FILES = sorted(path.name for path in CI.iterdir())
 EXPRESSION = re.compile(r"\$\{\{\s*(.+?)\s*\}\}")
-MANIFEST = "models: {gemm: gemm.pt2, conv: conv.pt2}\ntargets: [sm_80, sm_86, sm_89]\n"
+MANIFEST = "models: {gemm: gemm.pt2, other: other.pt2}\ntargets: [sm_80, sm_86, sm_89]\n"
 
 
 def document(name: str) -> dict[str, Any]:
@@ -68,9 +68,9 @@ class Runner:
 
 @pytest.fixture(scope="session")
 def exported(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of a farm that has exported both models: an export takes seconds, and no test here is about it."""
+    """The home of a farm that has exported the model: an export takes seconds, and no test here is about it."""
     home = tmp_path_factory.mktemp("exported") / "home"
-    words = ["build", str(programs / "gemm.pt2"), str(programs / "conv.pt2"), "-t", "sm_120"]
+    words = ["build", str(programs / "gemm.pt2"), "-t", "sm_120"]
     subprocess.run([sys.executable, "-m", "farm", *words], env=clean_environment(home), check=True, timeout=280)
     return home
 
@@ -81,8 +81,8 @@ def runner(tmp_path: Path, programs: Path, exported: Path) -> Runner:
     folder = tmp_path / "checkout"
     folder.mkdir()
     shutil.copytree(exported, tmp_path / "home")
-    for name in ("gemm.pt2", "conv.pt2"):
-        shutil.copy(programs / name, folder)
+    shutil.copy(programs / "gemm.pt2", folder)
+    shutil.copy(programs / "renamed.pt2", folder / "other.pt2")
     (folder / "farm.yaml").write_text(MANIFEST)
     found = Runner(folder)
     found.git("init", "-q", "-b", "main")
@@ -136,18 +136,17 @@ def test_the_github_workflow(runner: Runner, programs: Path, tmp_path: Path) -> 
     merged = run("merged", {})
     assert [done.returncode for done in merged] == [0, 0, 0], [done.stderr for done in merged]
     assert len(parse_lock((runner.folder / "farm.lock").read_text())) == 6
-    assert (runner.folder / "engines.xml").is_file() and "6 built" in (tmp_path / "step.md").read_text()
+    assert (runner.folder / "engines.xml").is_file() and "3 built, 3 joined" in (tmp_path / "step.md").read_text()
     runner.git("add", "farm.lock")
     runner.git("commit", "-qm", "lock")
     base = runner.git("rev-parse", "HEAD")
 
-    shutil.copy(programs / "fft.pt2", runner.folder / "conv.pt2")
+    shutil.copy(programs / "truncated.pt2", runner.folder / "other.pt2")
     changed = run("changed", {"github.event.pull_request.base.sha": base})
-    assert [done.returncode for done in changed] == [0, 0, 1], "it fails here, not at start-up in production"
-    assert (
-        "3 unchanged" in changed[1].stdout
-        and "::error file=farm.yaml,line=1,title=conv for sm_80::" in changed[2].stderr
-    )
+    assert [done.returncode for done in changed] == [0, 1, 1], "it fails here, not at start-up in production"
+    for done in changed[1:]:
+        assert "3 failed, 3 unchanged" in done.stdout
+        assert done.stderr.count("::error file=farm.yaml,line=1,title=other for sm_") == 3
     assert runner.installed == ["install --quiet farm[fleet]"] * 2
 
 

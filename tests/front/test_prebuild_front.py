@@ -142,8 +142,14 @@ def test_locked_builds_what_is_missing_and_checks_what_comes_out(repository: Far
     lock.write_text(lock.read_text() + "\n" + lock.read_text().splitlines()[-1].replace("sm_86", "sm_80") + "\n")
     stale = repository.run("prebuild", "--locked")
     assert stale.code == 1 and "gemm for sm_80: the manifest has it no longer" in stale.err
-    elsewhere = {"FARM_NAMESPACE": "other"}
+    elsewhere = {"FARM_HOME": str(tmp_path / "another")}
     assert repository.run("prebuild", "--check", env=elsewhere).code == 3
+    conflicted = lock.read_text() + "<<<<<<< ours\n"
+    lock.write_text(conflicted)
+    assert repository.run("prebuild", "--locked").code == 2 and lock.read_text() == conflicted
+    healed = repository.run("prebuild")
+    assert healed.code == 0 and "a merge conflict at line 6; it is written anew" in healed.err
+    assert repository.run("prebuild", "--locked").code == 0
     (tmp_path / "other.lock").write_text("")
     assert repository.run("prebuild", "--lock", "other.lock").code == 2
     assert repository.run("prebuild", "--plan", "--check").code == 2
@@ -160,6 +166,8 @@ def test_what_is_locked_is_pinned(repository: Farms, copied: Callable[[str], Pat
         return {pin["name"]: {engine["engine"] for engine in pin["engines"]} for pin in found}
 
     assert pins() == {"release": locked, "canary": locked}
+    asked = repository.run("prebuild", "--json", env={"FARM_NAMESPACE": "pr/17"})
+    assert asked.code == 0 and asked.json["pins"] == [] and "pins nothing" in asked.err, "nor does a pull request"
     copied("truncated.pt2").rename(tmp_path / "gemm.pt2")
     assert repository.run("prebuild").code == 1
     assert pins()["release"] == locked, "what still runs is kept while its successor cannot be built"

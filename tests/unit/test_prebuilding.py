@@ -161,7 +161,8 @@ def test_a_fine_tune_is_locked_with_its_weights_and_not_built(farm: Farm, progra
     (pulled,) = Pulling(farm.store).pull([Choice(line)], tmp_path / "out")
     assert pulled.needs_refit and pulled.weights is not None
     assert pulled.weights.read_bytes() == (programs / "tuned.pt2").read_bytes()
-    (same,) = Pulling(farm.store).pull([Choice(first)], tmp_path / "same")
+    (tmp_path / "first.lock").write_text(format_lock([first]))
+    (same,) = farm.pull(tmp_path / "first.lock", tmp_path / "same", ["rtx3090"])
     assert not same.needs_refit and same.weights is not None
     assert json.loads((tmp_path / "out" / "m.sm_86.json").read_text())["names"]["weights"] == dict(line.weights)
     (pinned,) = by_lock(farm.index, [line])  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ PRESENCE = "only whether it is there: whoever uses the bytes fetches them, verif
 
 PATHS = {
     ("cache.py", "fetch_on"): VERIFIED + "; a bad one is put aside and its engine forgotten",
+    ("cache.py", "fetch"): VERIFIED + "; what is vouched for is read again",
     ("cache.py", "lost"): PRESENCE,
     ("forms.py", "fetch"): VERIFIED + "; a bad one is put aside, and exported or stored anew",
     ("forms.py", "lost"): PRESENCE,

@@ -17,8 +17,8 @@ from farm.cli.run import run
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
 
 COMMANDS = ["build", "cancel", "db", "demo", "doctor", "explain", "gc", "key", "keygen", "logs", "ls", "measure"]
-COMMANDS += ["migrate", "nodes", "pin", "prebuild", "promote", "pull", "reconcile", "refit", "retry", "settings"]
-COMMANDS += ["show", "stats", "sweep", "timing", "unpin", "verify", "worker"]
+COMMANDS += ["migrate", "nodes", "pin", "prebuild", "promote", "pull", "reconcile", "refit", "retry", "serve"]
+COMMANDS += ["settings", "show", "stats", "sweep", "timing", "token", "unpin", "verify", "worker"]
 
 
 @pytest.fixture
