@@ -93,6 +93,17 @@ def compute(
     return Keyed(digest("key", keyed), recipe, content, policy, parts, told)
 
 
+def consistent(key: str, recipe: str, parts: Mapping[str, Any]) -> bool:
+    """Whether ``parts``, as ``compute`` gave them, come to this key and this recipe. So whoever says what a key is made
+    of need not be believed: a link from a key to another program's recipe does not add up."""
+    try:
+        shared = {name: parts[name] for name in ("graph", "profiles", "toolchain", "target")}
+        keyed = {**shared, "settings": parts["settings"], "weights": parts["weights"]}
+        return key == digest("key", keyed) and recipe == digest("recipe", {**shared, **parts["recipe"]})
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
 def _weights(policy: str, content: str, program: ProgramFacts) -> dict[str, str]:
     if policy == "content":
         return {"policy": policy, "digest": content}
