@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,6 +53,7 @@ def serve(
             emit({"url": address})
         else:
             say(f"farm serves at {address}")
+        sys.stdout.flush()  # whoever waits for it may read a file
         if host not in LOOPBACK:
             note("farm: note: tokens cross the network as they are: have a proxy speak HTTPS before this")
 

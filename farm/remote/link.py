@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -138,7 +139,7 @@ class Link:
         try:
             yield
         except httpx.TransportError as error:
-            raise Passing(self.away(str(error) or type(error).__name__)) from error
+            raise Passing(self.away(_why(error))) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise BadConfig(f"the server at {self.url} cannot be asked: {error}", "check FARM_URL") from error
 
@@ -169,6 +170,11 @@ class Link:
         if response.status_code == 403:
             return NotAllowed(said, "look at what stands between this machine and the server")
         return BadConfig(f"{said}, which no farm does", "check FARM_URL: it is where 'farm serve' answers")
+
+
+def _why(error: Exception) -> str:
+    """Without the number that a system's error begins with."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
 def _told(response: httpx.Response) -> FarmError | None:

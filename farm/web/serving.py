@@ -48,7 +48,9 @@ def serve(config: Config, host: str, port: int, build: bool, tell: Callable[[str
             timeout_keep_alive=30,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        _Telling(settings, lambda: tell(_address(listening))).run(sockets=[listening])
+        # uvicorn raises the signal that ended it once more, after all has been closed.
+        with contextlib.suppress(KeyboardInterrupt):
+            _Telling(settings, lambda: tell(_address(listening))).run(sockets=[listening])
 
 
 class _Telling(uvicorn.Server):
