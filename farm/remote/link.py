@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import httpx
 import msgspec
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from farm.errors import BadConfig, BadToken, FarmError, NotAllowed, Unavailable, error_from
+from farm.remote.http import httpx
 from farm.version import __version__
 from farm.wire import API
 

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import httpx
-
 from farm.blobs.faults import folder_fault
 from farm.blobs.files import beside, open_source, source_chunks, write_all
 from farm.blobs.names import corrupt, hex_of, name_of
 from farm.errors import BadConfig, FarmError, Missing
+from farm.remote.http import httpx
 from farm.remote.index import refused
 from farm.remote.link import CONNECT_SECONDS, Link, Passing
 from farm.store import Blob, BlobStore
