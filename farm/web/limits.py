@@ -40,7 +40,11 @@ class Limited:
         if most and told.isdigit() and int(told) > most:
             await _refuse(send, most)
             return
-        came = 0
+        await self._counted(scope, receive, send, most)
+
+    async def _counted(self, scope: Any, receive: Any, send: Any, most: int) -> None:
+        """What the application makes of a body that was cut off is not sent: this says what happened."""
+        came, begun = 0, False
 
         async def counted() -> Any:
             nonlocal came
@@ -50,7 +54,15 @@ class Limited:
                 raise HTTPException(413, TooLarge(most).message)
             return message
 
-        await self._app(scope, counted, send)
+        async def passed(message: Any) -> None:
+            nonlocal begun
+            if begun or not most or came <= most:
+                begun = True
+                await send(message)
+
+        await self._app(scope, counted, passed)
+        if not begun:
+            await _refuse(send, most)
 
 
 async def _refuse(send: Any, most: int) -> None:

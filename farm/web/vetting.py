@@ -98,8 +98,8 @@ class Vetting:
 
 
 def check_parts(parts: Sequence[KeyParts]) -> None:
-    """``BadInput`` where a key or a recipe is not what its parts come to: were it believed, one program's engine would be
-    another's hit."""
+    """``BadInput`` where a key or a recipe is not what its parts come to: if that were believed, a program would hit
+    another's engine."""
     for one in parts:
         outline = one.parts.get("outline")
         if not consistent(one.key, one.recipe, one.parts) or not (outline is None or is_name(str(outline))):

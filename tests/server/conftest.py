@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from farm.asks import Ask
-from farm.compilation import CompilationSettings
 from farm.config import Config
 from farm.db.index import SqlIndex
 from farm.service import Farm
@@ -159,9 +158,17 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def ask(model: Path, megabytes: int = 0, target: str = "sm_89") -> Ask:
-    """An ask of one's own: a recipe's, for each size of workspace."""
-    return Ask(str(model), target, CompilationSettings.from_mapping({"workspace_size": megabytes * 2**20}))
+PLACES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
 
 
-__all__ = ["Client", "Server", "ask", "eventually", "noop_worker"]
+def target(number: int) -> str:
+    """One of 63 targets, each of which is another key and another recipe."""
+    return "+".join(place for n, place in enumerate(PLACES) if number >> n & 1)
+
+
+def ask(model: Path, number: int = 8) -> Ask:
+    """An ask of a test's own (8: for ``sm_89``)."""
+    return Ask(str(model), target(number))
+
+
+__all__ = ["Client", "Server", "ask", "eventually", "noop_worker", "target"]
