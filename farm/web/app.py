@@ -69,7 +69,7 @@ def make_app(desk: Desk) -> FastAPI:
         app.include_router(module.router, prefix=API)
     _add_faults(app)
     _add_open(app)
-    app.middleware("http")(_logged)
+    app.add_middleware(Logged)
     app.add_middleware(Limited, max_upload=desk.config.max_upload)
     return app
 
@@ -166,24 +166,33 @@ def _local(request: Request) -> bool:
 # -- the log ---------------------------------------------------------------------------------------------------
 
 
-async def _logged(request: Request, call_next: Any) -> Response:
-    """Method, path, status, time and the token's id: never a header, a query or a body."""
-    began = time.monotonic()
-    response: Response | None = None
-    try:
-        response = await call_next(request)
-        return response
-    finally:
-        status, took = response.status_code if response else 500, time.monotonic() - began
-        if request.url.path not in QUIET:
-            route = request.scope.get("route")
-            request.app.state.metrics.saw(request.method, getattr(route, "path", "other"), status, took)
-            token = getattr(request.state, "token", None)
-            log.info(
-                "asked",
-                method=request.method,
-                path=request.url.path,
-                status=status,
-                seconds=round(took, 4),
-                token=token,
-            )
+class Logged:
+    """ASGI middleware: method, path, status, time to the first byte, and the token's id: never a header, a query or a
+    body."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] in QUIET:
+            await self._app(scope, receive, send)
+            return
+        began, status, took = time.monotonic(), 500, 0.0
+
+        async def seen(message: Any) -> None:
+            nonlocal status, took
+            if message["type"] == "http.response.start":
+                status, took = message["status"], time.monotonic() - began
+            await send(message)
+
+        try:
+            await self._app(scope, receive, seen)
+        finally:
+            _note(scope, status, took or time.monotonic() - began)
+
+
+def _note(scope: Any, status: int, took: float) -> None:
+    route = getattr(scope.get("route"), "path", "other")
+    scope["app"].state.metrics.saw(scope["method"], route, status, took)
+    said = {"path": scope["path"], "status": status, "seconds": round(took, 4)}
+    log.info("asked", method=scope["method"], token=scope.get("state", {}).get("token"), **said)
