@@ -28,9 +28,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 MEASURES = ("here", "everywhere", "asked")
 """Which engines are measured once they are built: those that a worker can run where it built them; all, each on a node
 that has its GPU, now or later; or none but those that somebody asks for."""
-WHOLE = (
-    "concurrency", "build_memory", "store_cache", "max_upload", "max_bytes", "max_age", "gc_grace", "history"
-)
+WHOLE = ("concurrency", "build_memory", "store_cache", "max_upload", "max_bytes", "max_age", "gc_grace", "history")
 """Numbers that are never negative."""
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

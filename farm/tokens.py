@@ -14,11 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from farm.errors import BadInput
-
 SECRET_BYTES = 32
 ID_LETTERS = 10
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _TOKEN = re.compile(rf"farm_([{_LETTERS}]{{{ID_LETTERS}}})_([A-Za-z0-9_-]{{43}})")
 
@@ -96,14 +93,6 @@ def read_token(text: str) -> Shown | None:
     """A token's text taken apart; ``None`` for what is none."""
     found = _TOKEN.fullmatch(text)
     return Shown(found[1], found[2]) if found else None
-
-
-def seconds_of(text: str) -> float:
-    """``30d``, ``12h``, ``90m``: how long something lasts, in seconds. ``BadInput`` for anything else."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhdw])", text.strip().lower())
-    if not found or not float(found[1]) > 0:
-        raise BadInput(f"'{text}' is no length of time", "write 30d, 12h or 90m")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def _digest(secret: str) -> str:

@@ -17,6 +17,8 @@ from farm.namespaces import MAIN
 API = "/api/v1"
 BODY_BYTES = 64 * 2**20
 """No JSON is larger, either way. Ten thousand builds asked for at once come to a third of it."""
+MOST = 100_000
+"""No list is longer."""
 WATCH_SECONDS = 20.0
 """A server answers a watch after so long though nothing has changed."""
 
@@ -47,6 +49,14 @@ class Digests:
     """Blobs by name."""
 
     digests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Blobs that a client is about to fetch, or fetches, and wants to stay for so many seconds."""
+
+    blobs: tuple[str, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)

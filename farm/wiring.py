@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from farm.engine_shelf import FarmShelf
     from farm.fitting import Fitting
     from farm.gauge import Bench
-    from farm.leaving import Leaving
     from farm.migrating import Moved
     from farm.pulls import Pulling
     from farm.reconcile import Tally

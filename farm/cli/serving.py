@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from farm.cli import options as opt
+from farm.cli.collecting import duration
 from farm.cli.output import Column, Table, emit, human_ago, human_time, note, say
 from farm.errors import BadConfig, BadInput, NoSuchThing
 
@@ -89,7 +90,7 @@ def create(
     """
     from farm.config import load
     from farm.namespaces import client_namespace, is_name
-    from farm.tokens import Scope, make_token, seconds_of
+    from farm.tokens import Scope, make_token
 
     if read_only and admin:
         raise BadInput("--read-only and --admin are two scopes", "give one of them")
@@ -104,7 +105,7 @@ def create(
     if not is_name(place):
         raise BadInput(f"'{place}' cannot be a namespace", "write letters, digits and . _ - / +, such as 'pr/17'")
     scope = Scope.READ if read_only else Scope.ADMIN if admin else Scope.BUILD
-    lasts = seconds_of(expires) if expires else None
+    lasts = duration("--expires", expires, "d") if expires else None
     with _book() as book:
         text, token = make_token(name, scope, place)
         kept = book.add_token(token, lasts)

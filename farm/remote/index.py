@@ -33,10 +33,12 @@ from farm.remote.link import Link
 from farm.tokens import Scope
 from farm.usage import Place, Usage
 from farm.wire import (
+    MOST,
     Adopting,
     Counted,
     Done,
     Dropping,
+    Holding,
     Leaving,
     Log,
     Looking,
@@ -87,7 +89,7 @@ class RemoteIndex:
         return self._link.get("parts", list[KeyParts], prefix=prefix)
 
     def recent_parts(self, graph: str | None = None, limit: int = 200) -> list[KeyParts]:
-        return self._link.get("parts/recent", list[KeyParts], graph=graph, limit=limit)
+        return self._link.get("parts/recent", list[KeyParts], graph=graph, limit=min(limit, MOST))
 
     def drop_engine(self, recipe: str, digest: str, reason: str, namespace: str | None = None) -> bool:
         """The server looks for itself, and drops what it finds to be so. Nothing with a token that may only read."""
@@ -100,8 +102,16 @@ class RemoteIndex:
             raise BadConfig("engines are vouched for beside the database", "run it on the server's machine")
         return self._link.post("engines/adopt", Adopting(engine, terms.parts, terms.capability), Done).done
 
+    def hold_blobs(self, blobs: Collection[str], seconds: float) -> set[str]:
+        return set(self._link.post("blobs/hold", Holding(tuple(blobs), seconds), list[str]))
+
     def engines(self, prefix: str = "", limit: int = 1000, namespaces: Sequence[str] = ()) -> list[Engine]:
-        return self._link.get("engines", list[Engine], prefix=prefix, limit=limit, namespace=list(namespaces))
+        return self._link.get(
+            "engines", list[Engine], prefix=prefix, limit=min(limit, MOST), namespace=list(namespaces)
+        )
+
+    def count(self, name: str, by: Mapping[str, float]) -> None:
+        self._link.post("usage", Counted({name: by}), Done)
 
     def add_usage(self, more: Usage) -> None:
         engines = tuple((recipe, place, hits) for (recipe, place), hits in more.engines.items())
@@ -109,6 +119,9 @@ class RemoteIndex:
 
     def usage(self, keys: Collection[str]) -> dict[str, Mapping[str, float]]:
         return dict(self._link.post("usage/of", list(keys), dict[str, dict[str, float]]))
+
+    def best_keys(self, limit: int = 20) -> list[str]:
+        return self._link.get("usage/best", list[str], limit=min(limit, MOST)) if limit else []
 
     def last_used(self, places: Collection[Place]) -> dict[Place, float]:
         found = self._link.post("engines/last-used", list(places), list[tuple[str, str, float]])
@@ -157,7 +170,7 @@ class RemoteIndex:
             wanted = [one.build for one in found if one.build.id.startswith(prefix)]
             return [build for build in wanted if not states or build.state in states][:limit]
         names = [state.value for state in states]
-        return self._link.get("builds", list[Build], prefix=prefix, state=names, limit=limit)
+        return self._link.get("builds", list[Build], prefix=prefix, state=names, limit=min(limit, MOST))
 
     def watch(self, ids: Collection[str], seconds: float) -> list[Build]:
         """The builds as they stand: at once the first time, then as soon as one of them has changed, or after so many
@@ -212,13 +225,13 @@ class RemoteIndex:
         """Nothing: the server records what it finds in the blob, as it first builds from it."""
 
     def programs(self, prefix: str = "", limit: int = 1000) -> list[StoredProgram]:
-        return self._link.get("programs", list[StoredProgram], prefix=prefix, limit=limit)
+        return self._link.get("programs", list[StoredProgram], prefix=prefix, limit=min(limit, MOST))
 
     def put_sweep(self, sweep: Sweep) -> None:
         self._link.post(f"sweeps/{_part(sweep.id)}", sweep, Done, method="PUT")
 
     def sweeps(self, prefix: str = "", limit: int = 100) -> list[Sweep]:
-        return self._link.get("sweeps", list[Sweep], prefix=prefix, limit=limit)
+        return self._link.get("sweeps", list[Sweep], prefix=prefix, limit=min(limit, MOST))
 
     def cancel_sweep(self, sweep: str) -> None:
         self._link.post(f"sweeps/{_part(sweep)}/cancel", None, Done)

@@ -23,14 +23,14 @@ from farm.web.access import Builder, Reader
 from farm.web.desk import Desk, Json
 from farm.web.limits import TooLarge
 from farm.web.ranges import span
-from farm.wire import Digests, Done
+from farm.wire import MOST, Digests, Done, Holding
 
 router = APIRouter(prefix="/blobs", tags=["blobs"])
 
 PIECE = 2**20
 PRESIGNED_SECONDS = 900
 FOR_EVER = "private, max-age=31536000, immutable"
-MOST = 100_000
+HELD_SECONDS = 900.0
 
 
 @runtime_checkable
@@ -48,6 +48,13 @@ def missing(caller: Reader, asked: Digests) -> Response:
     names = set(asked.digests[:MOST])
     named = {digest for digest in names if is_name(digest)}
     return Json(sorted((names - named) | caller.desk.store.missing(named)))
+
+
+@router.post("/hold", response_model=list[str])
+def hold(caller: Reader, holding: Holding) -> Response:
+    """Have blobs stay though they are to be collected, for 15 minutes at most; those for which it is too late."""
+    named = [blob for blob in holding.blobs[:MOST] if is_name(blob)]
+    return Json(sorted(caller.index.hold_blobs(named, min(max(0.0, holding.seconds), HELD_SECONDS))))
 
 
 @router.get("/{digest}", response_class=Response)

@@ -16,12 +16,11 @@ from farm.web.access import Builder, Reader
 from farm.web.desk import Caller, Json
 from farm.web.engines import Limit, Prefix
 from farm.web.vetting import Vetting
-from farm.wire import WATCH_SECONDS, Leaving, Log, Orders, Seen, Watching
+from farm.wire import MOST, WATCH_SECONDS, Leaving, Log, Orders, Seen, Watching
 
 router = APIRouter(prefix="/builds", tags=["builds"])
 LOOKS_SECONDS = (0.05, 0.1, 0.2, 0.3)
 """Between the looks of one watch; the last goes on."""
-MOST_WATCHED = 100_000
 
 
 @router.post("", response_model=list[Claim])
@@ -62,7 +61,7 @@ async def watch(caller: Reader, watching: Watching) -> Response:
 
 
 def _changed(caller: Caller, watching: Watching) -> list[Seen]:
-    ids = list(watching.seen)[:MOST_WATCHED]
+    ids = list(watching.seen)[:MOST]
     found = [Seen(_state(build), build) for build in caller.visible(caller.index.builds(ids=ids, limit=len(ids)))]
     return [one for one in found if watching.seen.get(one.build.id) != one.state]
 

@@ -17,10 +17,9 @@ from farm.usage import Usage
 from farm.web.access import Builder, Reader
 from farm.web.desk import Caller, Json
 from farm.web.vetting import check_engine, check_parts
-from farm.wire import Adopting, Counted, Done, Dropping, Looking
+from farm.wire import MOST, Adopting, Counted, Done, Dropping, Looking
 
 router = APIRouter(tags=["engines"])
-MOST = 10_000
 Limit = Annotated[int, Query(ge=1, le=MOST)]
 Prefix = Annotated[str, Query(max_length=100)]
 Names = Annotated[list[str] | None, Query(max_length=100)]
@@ -149,6 +148,12 @@ def add_usage(caller: Reader, counted: Counted) -> Response:
 def _sound(by: Mapping[str, float]) -> dict[str, float]:
     """Numbers that can be sums; under names that are short."""
     return {name[:40]: value for name, value in by.items() if 0 <= value < 1e15}
+
+
+@router.get("/usage/best", response_model=list[str])
+def best_keys(caller: Reader, limit: Limit = 20) -> Response:
+    """The keys whose hits spared most build time, the best first."""
+    return Json(caller.index.best_keys(limit))
 
 
 @router.post("/usage/of")

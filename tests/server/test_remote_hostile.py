@@ -32,6 +32,7 @@ LOOKS = {  # they are POSTs for what they carry, and change nothing but what was
     "/usage/of",
     "/builds/watch",
     "/blobs/missing",
+    "/blobs/hold",
 }
 
 

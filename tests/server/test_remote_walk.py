@@ -63,6 +63,8 @@ def test_every_answer_is_the_one_beside_the_database(
         ("ls", "programs", "--json"),
         ("ls", "sweeps", "--json"),
         ("stats", built["key"], "--json"),
+        ("stats", "--by-key", "3", "--json"),
+        ("nodes", "--json"),
         ("show", built["build"], "--json"),
         ("show", built["engine"]["digest"][:20], "--json"),
         ("logs", built["build"], "--json"),

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from farm import errors
 from farm.asks import Ask
 from farm.compilation import CompilationSettings
-from farm.errors import BadInput, FarmError, error_from
+from farm.errors import FarmError, error_from
 from farm.identify import Identifier
 from farm.keys import consistent
-from farm.tokens import Scope, make_token, read_token, seconds_of
+from farm.tokens import Scope, make_token, read_token
 from farm.web.ranges import span
 from tests.vectors.cases import CONV, FOLDER
 
@@ -48,13 +48,6 @@ def test_what_is_no_token(text: str) -> None:
 
 def test_scopes_cover_those_below() -> None:
     assert Scope.ADMIN.covers(Scope.READ) and Scope.BUILD.covers(Scope.BUILD) and not Scope.READ.covers(Scope.BUILD)
-
-
-def test_lengths_of_time() -> None:
-    assert [seconds_of(text) for text in ("90m", "12h", "30d", "1.5h")] == [5400, 43200, 2592000, 5400]
-    for text in ("", "0d", "d", "-1h", "1 fortnight", "1e9d"):
-        with pytest.raises(BadInput):
-            seconds_of(text)
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 300))
