@@ -17,6 +17,7 @@ PRESENCE = "only whether it is there: whoever uses the bytes fetches them, verif
 
 PATHS = {
     ("cache.py", "fetch_on"): VERIFIED + "; a bad one is put aside and its engine forgotten",
+    ("cache.py", "fetch"): VERIFIED + "; what is vouched for is renewed",
     ("cache.py", "lost"): PRESENCE,
     ("forms.py", "fetch"): VERIFIED + "; a bad one is put aside, and exported or stored anew",
     ("forms.py", "lost"): PRESENCE,
@@ -41,6 +42,14 @@ PATHS = {
     ("timing.py", "read"): VERIFIED + "; a cache that cannot be used is set aside",
     ("doctor.py", "read"): VERIFIED,
     ("doctor.py", "missing"): PRESENCE,
+    ("web/blobs.py", "presign"): "whoever follows a URL verifies the bytes (the contract says so)",
+    ("web/blobs.py", "fetch"): VERIFIED + "; and the client verifies what it gets",
+    ("web/blobs.py", "size"): PRESENCE,
+    ("web/blobs.py", "missing"): PRESENCE,
+    ("web/blobs.py", "check"): VERIFIED + "; a bad one is put aside and its engine forgotten",
+    ("web/desk.py", "missing"): "only whether the store answers",
+    ("web/vetting.py", "fetch"): VERIFIED + "; a program that is not its name is not opened",
+    ("web/vetting.py", "size"): "to be recorded",
     ("blobs/tiered.py", "read"): VERIFIED,
     ("blobs/tiered.py", "fetch"): VERIFIED,
     ("blobs/tiered.py", "fetch_on"): VERIFIED,
