@@ -230,6 +230,11 @@ def open_shelf(config: Config) -> FarmShelf:
     """Where a client of Torch-TensorRT finds engines, and puts those that it builds."""
     from farm.engine_shelf import FarmShelf, own_namespace
 
+    if config.url:
+        from farm.client import RemoteFarm
+        from farm.remote_shelf import RemoteShelf
+
+        return RemoteShelf(RemoteFarm(config, open_identifier(config)), open_trust(config))
     index, store, own = open_index(config), open_store(config), own_namespace(config)
     return FarmShelf(config, index, store, own, open_trust(config), open_signer(config))
 
