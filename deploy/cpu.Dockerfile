@@ -15,7 +15,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY farm farm
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/farm/bin/pip install ".[build,fleet]"
+    /opt/farm/bin/pip install ".[build,fleet,server]"
 COPY deploy/healthcheck.py deploy/make_bucket.py /opt/farm/share/
 
 FROM python:${PYTHON} AS run

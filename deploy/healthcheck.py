@@ -1,7 +1,8 @@
 """Whether this container does its work; exit 0 when it does, else 1 and one line that says why not.
 
 ``healthcheck.py worker``: the database has heard from a worker of this host lately. ``healthcheck.py beat FILE``:
-Celery beat has saved its schedule lately. Imports farm's command line in a child and nothing else: it must be cheap.
+Celery beat has saved its schedule lately. ``healthcheck.py server URL``: it answers, and its database and store do.
+Imports farm's command line in a child and nothing else: it must be cheap.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 SILENCE_S = 120.0
@@ -29,7 +31,9 @@ def main(arguments: list[str]) -> str:
             return worker_trouble(os.environ.get("FARM_HOST") or socket.gethostname(), time.time())
         case ["beat", schedule]:
             return beat_trouble(Path(schedule), time.time())
-    return "usage: healthcheck.py worker | healthcheck.py beat FILE"
+        case ["server", url]:
+            return server_trouble(url)
+    return "usage: healthcheck.py worker | healthcheck.py beat FILE | healthcheck.py server URL"
 
 
 def worker_trouble(host: str, now: float) -> str:
@@ -58,6 +62,14 @@ def beat_trouble(schedule: Path, now: float) -> str:
         return f"{schedule} is not there: beat has not begun"
     age = now - max(saved)
     return f"beat saved its schedule {age:.0f} s ago" if age > UNSAVED_S else ""
+
+
+def server_trouble(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=LOOK_S):
+            return ""
+    except OSError as error:
+        return f"{url} does not answer: {error}"
 
 
 if __name__ == "__main__":

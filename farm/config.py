@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from farm.errors import BadConfig
 from farm.namespaces import MAIN, Realm
@@ -28,6 +28,8 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 MEASURES = ("here", "everywhere", "asked")
 """Which engines are measured once they are built: those that a worker can run where it built them; all, each on a node
 that has its GPU, now or later; or none but those that somebody asks for."""
+WHOLE = ("concurrency", "build_memory", "store_cache", "max_upload", "max_bytes", "max_age", "gc_grace", "history")
+"""Numbers that are never negative."""
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -53,7 +55,9 @@ class Config:
     ``signing_key``: the file of the private key with which this machine's workers sign their engines; ``trust``: whose
     signatures are asked for before one is handed out. ``max_bytes``, ``max_age`` and ``quotas`` (``NAMESPACE=SIZE``)
     are what collection brings the farm down to, every ``gc_seconds`` (0: no limit); what is younger than ``gc_grace``
-    stays. ``history``: how old what is told of finished builds and sweeps may become (0: any age).
+    stays. ``history``: how old what is told of finished builds and sweeps may become (0: any age). ``url``
+    and ``token``: the server that is asked in place of a database and a store; ``max_upload``: the largest blob that
+    one takes (0: any).
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".farm")
@@ -62,7 +66,7 @@ class Config:
     broker_url: str = "memory://"
     s3_endpoint_url: str = ""
     url: str = ""
-    token: str = ""
+    token: str = field(default="", repr=False)
     toolchain: str = ""
     targets: tuple[str, ...] = ()
     namespace: str = MAIN
@@ -79,6 +83,7 @@ class Config:
     drain_seconds: float = 30.0
     patience_seconds: float = 120.0
     store_cache: int = 20 * 2**30
+    max_upload: int = 64 * 2**30
     timing: str = "share"
     measure: str = "here"
     host: str = field(default_factory=socket.gethostname)
@@ -104,7 +109,7 @@ class Config:
     @property
     def fleet(self) -> bool:
         """Whether other machines may build for the same database."""
-        return not self.embedded or not self.database.startswith("sqlite")
+        return bool(self.url) or not self.embedded or not self.database.startswith("sqlite")
 
     @property
     def realm(self) -> Realm:
@@ -210,14 +215,24 @@ def _check_quotas(config: Config) -> None:
             raise BadConfig(f"FARM_QUOTAS holds '{one}'", "write NAMESPACE=SIZE, as in main=200G,pr=20G")
 
 
+def _check_url(text: str) -> None:
+    """``BadConfig`` unless it is empty or can be a server's address. It is said without what might be a secret."""
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        known = False
+    if text and (not known or parts.username or parts.password or parts.query or parts.fragment):
+        raise BadConfig(
+            f"FARM_URL is '{text.rpartition('@')[2]}', which is no server's address",
+            "write https://HOST or http://HOST:8080; the token goes into FARM_TOKEN",
+        )
+
+
 def _checked(config: Config) -> Config:
     _check_quotas(config)
-    if config.url:
-        raise BadConfig(
-            "FARM_URL is set, but this version of farm cannot talk to a server",
-            "unset FARM_URL and give FARM_DATABASE_URL and FARM_STORE_URL instead",
-        )
-    for name in ("concurrency", "build_memory", "store_cache", "max_bytes", "max_age", "gc_grace", "history"):
+    _check_url(config.url)
+    for name in WHOLE:
         if getattr(config, name) < 0:
             raise BadConfig(f"FARM_{name.upper()} is negative", "leave it out for the default")
     if not config.broker_url.startswith(BROKERS):

@@ -26,6 +26,7 @@ from farm.index import Index
 from farm.leaving import Leaving
 from farm.store import BlobStore
 from farm.toolchains import PINNED, Toolchain, exact_toolchain
+from farm.version import __version__
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -62,11 +63,12 @@ def examine(
         lambda: _toolchains(config),
         lambda: _exporters(),
         lambda: _home(config),
-        lambda: _database(config, open_index),
-        lambda: _store(config, open_store),
-        lambda: _broker(config),
-        lambda: _budgets(config, open_index),
     ]
+    if config.url:
+        checks.append(lambda: _server(config))
+    else:
+        checks += [lambda: _database(config, open_index), lambda: _store(config, open_store)]
+        checks += [lambda: _broker(config), lambda: _budgets(config, open_index)]
     found: list[Finding] = []
     for check in checks:
         made = check()
@@ -170,6 +172,23 @@ def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
+
+
+def _server(config: Config) -> Finding:
+    """In place of database, store and broker: a server has them."""
+    from farm.remote.link import Link
+    from farm.wire import Session
+
+    try:
+        link = Link(config.url, config.token)
+        session = link.get("session", Session)
+        link.close()
+    except FarmError as error:
+        return Finding("server", FAIL, error.message, error.hint)
+    text = f"{config.url}, farm {session.farm}; '{session.name}' may {session.scope} in '{session.namespace}'"
+    if session.farm != __version__:
+        return Finding("server", WARN, f"{text}; this is farm {__version__}", "keys may differ: use the same release")
+    return Finding("server", OK, text)
 
 
 def _database(config: Config, open_index: Callable[[Config], Index]) -> Finding:

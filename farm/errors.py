@@ -6,6 +6,9 @@ process); anything else that reaches the command line is a defect of farm's own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class FarmError(Exception):
     """Base of all. ``message`` says what and why in one line; ``hint`` what to do next (may be empty).
@@ -24,6 +27,11 @@ class FarmError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
+    def as_json(self) -> dict[str, Any]:
+        """What a server answers, and ``--json`` prints under ``error``."""
+        kind = type(self).__name__
+        return {"type": kind, "message": self.message, "hint": self.hint or None, "exit_code": self.exit_code}
+
 
 class BadInput(FarmError):
     """What the user gave cannot be used."""
@@ -33,6 +41,10 @@ class BadInput(FarmError):
 
 class BadConfig(BadInput):
     """The environment or ``farm.toml`` says something that cannot be."""
+
+
+class BadToken(BadConfig):
+    """No token was shown to a server, or one that it does not take (any more)."""
 
 
 class BadSettings(BadInput):
@@ -84,3 +96,19 @@ class LeaseLost(FarmError):
 
 class BuildFailed(FarmError):
     """A build ended without an engine. ``message`` is the reason that its user sees."""
+
+
+def error_from(document: Mapping[str, Any]) -> FarmError:
+    """The error that ``as_json`` made a document of, as the same class. One of a kind that this release does not know
+    keeps its exit code."""
+    kinds = {kind.__name__: kind for kind in _kinds(FarmError)}
+    kind = kinds.get(str(document.get("type")))
+    error = (kind or FarmError)(str(document.get("message") or "it failed"), str(document.get("hint") or ""))
+    code = document.get("exit_code")
+    if kind is None and isinstance(code, int):
+        error.exit_code = code
+    return error
+
+
+def _kinds(kind: type[FarmError]) -> list[type[FarmError]]:
+    return [kind, *(one for below in kind.__subclasses__() for one in _kinds(below))]

@@ -148,8 +148,7 @@ class Identifier:
         target, settings = keys.one_windows(request.target, ask.settings)
         keyed = keys.compute(same.facts, canonical, settings, toolchain, target)
         told = keyed.effective.told
-        lacking = (placement.unsupported(toolchain, target, told), placement.ignored(toolchain, told))
-        refused = [*keyed.effective.refused, *lacking]
+        refused = [*keyed.effective.refused, *placement.refusals(toolchain, target, told)]
         return Identity(
             model=ask.model,
             path=program.path,
@@ -185,13 +184,14 @@ class Identifier:
         Nothing is used that a client said of its digests, or of what the builder is to be told. A program is
         opened once per content, whichever thread comes first; ``program()`` gives its file.
         """
-        opened = self._stored_program(program, request)
+        opened = self.stored_program(program, request)
         settings = CompilationSettings.from_mapping(request.settings)
         target = parse_target(request.target).target
         keyed = keys.compute(facts(opened), request.profiles, settings, exact_toolchain(request.toolchain), target)
         return keyed, tuple(spec.position for spec in opened.inputs)
 
-    def _stored_program(self, path: Callable[[], Path], request: BuildRequest) -> Program:
+    def stored_program(self, path: Callable[[], Path], request: BuildRequest) -> Program:
+        """The stored program of a build, opened once; its weights are hashed, its file is not needed any more."""
         slot = (request.program, tuple(sorted(request.custom_ops.items())))
         with self._lock:
             if slot not in self._recomputed:

@@ -93,6 +93,22 @@ def compute(
     return Keyed(digest("key", keyed), recipe, content, policy, parts, told)
 
 
+BESIDE = frozenset({"recipe", "outline"})
+"""What stands among the parts and is none of the key's."""
+
+
+def consistent(key: str, recipe: str, parts: Mapping[str, Any]) -> bool:
+    """Whether ``parts``, as ``compute`` gave them, come to this key and this recipe. So whoever says what a key is made
+    of need not be believed: a link from a key to another program's recipe does not add up."""
+    try:
+        keyed = {name: part for name, part in parts.items() if name not in BESIDE}
+        kind = "subgraph " if "kind" in parts else ""
+        made = digest(f"{kind}recipe", {**keyed, **parts["recipe"]})
+        return key == digest(f"{kind}key", keyed) and recipe == made
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
 def _weights(policy: str, content: str, program: ProgramFacts) -> dict[str, str]:
     if policy == "content":
         return {"policy": policy, "digest": content}

@@ -120,6 +120,11 @@ def ignored(toolchain: Toolchain, settings: Mapping[str, Any]) -> str:
     return ""
 
 
+def refusals(toolchain: Toolchain, target: Target, settings: Mapping[str, Any]) -> list[str]:
+    """Why no machine could build this as it is asked for, in words; none where one could."""
+    return [why for why in (unsupported(toolchain, target, settings), ignored(toolchain, settings)) if why]
+
+
 # -- what a build needs ----------------------------------------------------------------------------------------
 
 

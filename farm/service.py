@@ -195,7 +195,7 @@ class Farm:
         if build:
             self._forget_lost(found)
         missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
-        self.index.record_parts([self._parts_with_outline(identity) for identity in missed])
+        self._record_missed(missed)
         if not build:
             return answers
         wanted = [
@@ -288,6 +288,9 @@ class Farm:
             gpu_memory=gpu_memory_needed(exact_toolchain(identity.toolchain), weights, identity.told),
         )
 
+    def _record_missed(self, identities: Sequence[Identity]) -> None:
+        self.index.record_parts([self._parts_with_outline(identity) for identity in identities])
+
     def _parts_with_outline(self, identity: Identity) -> KeyParts:
         """What a miss or a build is made of, and where its program's outline lies (one a program and process)."""
         if identity.path not in self._outlined:
@@ -373,14 +376,17 @@ class Farm:
             if deadline is not None and time.monotonic() >= deadline:
                 break
             if pending:
-                # Looking at thousands of builds takes a while, of database and processor: no more than a fifth of this.
-                time.sleep(min(AWAY_SECONDS, max(POLL_SECONDS, 4 * (time.monotonic() - looked))))
+                self._pause(looked)
         return self._patiently(lambda: self._last_answers(answers, ended))
 
     def glance(self, builds: Collection[str]) -> list[Build]:
         """How these builds stand now, bearing with a database that is away for a while. Keeps the farm in order as a
         waiting client does."""
         return self._patiently(lambda: self._look(builds))
+
+    def _pause(self, looked: float) -> None:
+        """Looking at thousands of builds takes a while, of database and processor: no more than a fifth of this."""
+        time.sleep(min(AWAY_SECONDS, max(POLL_SECONDS, 4 * (time.monotonic() - looked))))
 
     def _look(self, pending: Collection[str]) -> list[Build]:
         self.repair()

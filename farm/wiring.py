@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from farm.collecting import Collected
     from farm.collection import Rules
     from farm.crew import Crew
+    from farm.db.index import SqlIndex
     from farm.dispatch import BrokerDispatch, Station
     from farm.engine_shelf import FarmShelf
     from farm.fitting import Fitting
     from farm.gauge import Bench
-    from farm.leaving import Leaving
     from farm.migrating import Moved
     from farm.pulls import Pulling
     from farm.reconcile import Tally
@@ -55,6 +55,10 @@ SAY_SECONDS = 2.0
 def open_farm(config: Config | None = None) -> Farm:
     """The configured farm. The embedded database is made, and migrated, where it is not yet."""
     config = config or load()
+    if config.url:
+        from farm.client import RemoteFarm
+
+        return RemoteFarm(config, open_identifier(config), open_trust(config))
     index = open_index(config)
     store = open_store(config)
     farm = Farm(
@@ -90,10 +94,20 @@ def open_signer(config: Config) -> Signer | None:
     return load_signer(Path(config.signing_key).expanduser())
 
 
+def beside_database(config: Config) -> None:
+    """``BadConfig`` where a server is configured, for what works on the database itself."""
+    if config.url:
+        raise BadConfig(
+            "this works on the farm's database itself, and FARM_URL names a server",
+            "run it where the server runs; or unset FARM_URL, and give FARM_DATABASE_URL and FARM_STORE_URL",
+        )
+
+
 def open_index(config: Config, realm: Realm | None = None) -> Index:
     """The index, for what this machine's place among the namespaces allows, or that of ``realm``."""
     from farm.db.index import SqlIndex
 
+    beside_database(config)
     if not config.database_url:
         make_home(config)
     return SqlIndex(config.database, realm or config.realm)
@@ -111,7 +125,11 @@ def make_home(config: Config) -> None:
 
 
 def open_store(config: Config) -> BlobStore:
-    """The store that the URL's scheme names."""
+    """The store that the URL's scheme names; or the one behind the server that is configured."""
+    if config.url:
+        from farm.client import open_remote_store
+
+        return open_remote_store(config)
     try:
         parts = urlsplit(config.store)
     except ValueError as error:
@@ -160,6 +178,7 @@ def open_pulling(config: Config) -> Iterator[Pulling]:
 
 def open_objects(config: Config) -> VersionedObjects:
     """The small changing objects beside the store's blobs."""
+    beside_database(config)
     if urlsplit(config.store).scheme == "s3":
         from farm.blobs.s3_objects import open_s3_objects
 
@@ -213,6 +232,11 @@ def open_shelf(config: Config) -> FarmShelf:
     """Where a client of Torch-TensorRT finds engines, and puts those that it builds."""
     from farm.engine_shelf import FarmShelf, own_namespace
 
+    if config.url:
+        from farm.client import RemoteFarm
+        from farm.remote_shelf import RemoteShelf
+
+        return RemoteShelf(RemoteFarm(config, open_identifier(config)), open_trust(config))
     own, store = own_namespace(config), open_store(config)
     index = open_index(config, config.realm.owning(own))
     return FarmShelf(config, index, store, own, open_trust(config), open_signer(config))
@@ -434,10 +458,11 @@ def gone_workers(index: Index) -> Collection[str]:
     ]
 
 
-def open_upkeep(config: Config) -> Leaving:
+def open_upkeep(config: Config) -> SqlIndex:
     """The index, with all that upkeep asks of it."""
     from farm.db.index import SqlIndex
 
+    beside_database(config)
     if not config.database_url:
         make_home(config)
     return SqlIndex(config.database, config.realm)

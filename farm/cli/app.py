@@ -17,6 +17,7 @@ from farm.cli import (
     prebuild,
     promotion,
     refitting,
+    serving,
     statistics,
     sweep_life,
     timing,
@@ -74,6 +75,8 @@ app.command("stats", rich_help_panel=LOOK)(statistics.stats)
 app.command("settings", rich_help_panel=LOOK)(looking.settings)
 app.command("nodes", rich_help_panel=FLEET)(nodes.nodes)
 app.command("worker", rich_help_panel=FLEET)(fleet.worker)
+app.command("serve", rich_help_panel=FLEET)(serving.serve)
+app.add_typer(serving.tokens, name="token", rich_help_panel=FLEET)
 app.add_typer(fleet.database, name="db", rich_help_panel=FLEET)
 app.command("reconcile", rich_help_panel=FLEET)(upkeep.reconcile)
 app.command("migrate", rich_help_panel=FLEET)(upkeep.migrate)

@@ -100,7 +100,7 @@ def gc(
 
     config = load()
     rules = _rules(config, max_bytes, max_age, retired, namespaces, grace)
-    old = _duration("--history", history, "d") if history else config.history
+    old = duration("--history", history, "d") if history else config.history
     done = collect(config, rules, old or None, dry_run, sure, lambda text: note(f"farm: {text}"))
     if as_json:
         emit(done.as_json())
@@ -119,11 +119,11 @@ def _rules(
 
     given = Rules(
         max_bytes=_size("--max-bytes", max_bytes) if max_bytes else None,
-        max_age=_duration("--max-age", max_age, "d") if max_age else None,
+        max_age=duration("--max-age", max_age, "d") if max_age else None,
         retired=tuple(parse_retired(text) for text in retired),
     )
     rules = given if given.limits else configured_rules(config)
-    period = _duration("--grace", grace, "s") if grace else config.gc_grace
+    period = duration("--grace", grace, "s") if grace else config.gc_grace
     return replace(rules, namespaces=tuple(namespaces), grace=period)
 
 
@@ -139,7 +139,8 @@ def _size(option: str, text: str) -> int:
     return size
 
 
-def _duration(option: str, text: str, unit: str) -> float:
+def duration(option: str, text: str, unit: str) -> float:
+    """A length of time in seconds, as an option gives it."""
     from farm.config import parse_duration
 
     try:
@@ -231,7 +232,7 @@ def pin(
 
     if bool(what) == (lock is not None):
         raise BadInput("give engines or keys, or a lock file", "write 'farm pin KEY' or 'farm pin --lock farm.lock'")
-    seconds = _duration("--expires", expires, "d") if expires else None
+    seconds = duration("--expires", expires, "d") if expires else None
     entries = _read_lock(lock) if lock is not None else ()
     config = load()
     index = open_upkeep(config)

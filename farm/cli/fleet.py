@@ -40,8 +40,10 @@ def worker(
     FARM_DRAIN_SECONDS; a second signal hands it back at once.
     """
     from farm.cli.working import work
+    from farm.wiring import beside_database
 
     config = configured(concurrency=concurrency, host=name)
+    beside_database(config)
     document = work(config, until_idle, gpu)
     if as_json:
         emit(document)
@@ -59,9 +61,10 @@ def upgrade(as_json: opt.Json = False) -> None:
     """Bring the database to this release's schema. An embedded farm does it by itself."""
     from farm.config import load
     from farm.db.migrate import upgrade as migrate
-    from farm.wiring import make_home
+    from farm.wiring import beside_database, make_home
 
     config = load()
+    beside_database(config)
     if not config.database_url:
         make_home(config)
     needed = migrate(config.database)
@@ -76,8 +79,11 @@ def check(as_json: opt.Json = False) -> None:
     """Say whether the database has this release's schema; exit 1 when it has not."""
     from farm.config import load
     from farm.db.migrate import needs_upgrade
+    from farm.wiring import beside_database
 
-    needed = needs_upgrade(load().database)
+    config = load()
+    beside_database(config)
+    needed = needs_upgrade(config.database)
     if as_json:
         emit({"up_to_date": not needed})
     else:

@@ -54,7 +54,6 @@ def stats(
 
 def _overall(farm: Farm) -> dict[str, Any]:
     from farm.accounting import overall
-
     from farm.cli.collecting import budget_documents
 
     numbers = {**farm.index.stats(), "budgets": budget_documents(farm.config)}

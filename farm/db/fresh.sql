@@ -1,4 +1,4 @@
--- 0008
+-- 0009
 
 CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )
 
@@ -114,6 +114,10 @@ CREATE TABLE measuring ( id TEXT NOT NULL, place TEXT NOT NULL, since DOUBLE NOT
 
 CREATE INDEX ix_measuring_place ON measuring (place, since)
 
+CREATE TABLE tokens ( id TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, scope TEXT NOT NULL, namespace TEXT NOT NULL, created DOUBLE NOT NULL, expires DOUBLE, used DOUBLE, CONSTRAINT pk_tokens PRIMARY KEY (id) )
+
+CREATE UNIQUE INDEX uq_tokens_name ON tokens (name)
+
 INSERT INTO notes (name, value) VALUES ('farm', lower(hex(randomblob(16))))
 
-INSERT INTO alembic_version VALUES ('0008')
+INSERT INTO alembic_version VALUES ('0009')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from farm.db.adopting import Adopting
@@ -19,6 +20,7 @@ from farm.db.pinning import PinningRows
 from farm.db.rows import Requests
 from farm.db.serving import Serving
 from farm.db.session import Database, parse_url
+from farm.db.tokens import TokenRows
 from farm.db.trimming import TrimmingRows
 from farm.db.usage import UsageRows
 from farm.errors import Unavailable
@@ -26,6 +28,7 @@ from farm.namespaces import Realm
 
 if TYPE_CHECKING:
     from farm.leaving import Leaving
+    from farm.tokens import Tokens
 
 
 class SqlIndex(
@@ -43,6 +46,7 @@ class SqlIndex(
     Nodes,
     Keeping,
     Measuring,
+    TokenRows,
 ):
     """``farm.index.Index`` and ``farm.leaving.Leaving`` in SQL. ``url``: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
     ``realm``: whose it is, and so what it may write; everything, without one (``fence``).
@@ -71,6 +75,13 @@ class SqlIndex(
             upgrade(url)
         self.db.opened = True
 
+    def under(self, realm: Realm) -> SqlIndex:
+        """The same index in the hands of somebody of another realm. It shares the connections: whoever opened this one
+        closes it."""
+        other = copy.copy(self)
+        other.realm = realm
+        return other
+
     def close(self) -> None:
         """Let go of the database; nothing may be asked of the index afterwards."""
         self.db.close()
@@ -78,3 +89,4 @@ class SqlIndex(
 
 if TYPE_CHECKING:
     _conforms: type[Leaving] = SqlIndex
+    _keeps_tokens: type[Tokens] = SqlIndex

@@ -430,3 +430,18 @@ counters = Table(
     Column("field", WORD, primary_key=True),
     Column("value", Double, nullable=False),
 )
+
+# What a server's clients show. A secret's SHA-256, never a secret.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", WORD, primary_key=True),
+    Column("name", WORD, nullable=False),
+    Column("digest", WORD, nullable=False),
+    Column("scope", WORD, nullable=False),
+    Column("namespace", WORD, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double),
+    Column("used", Double),
+    Index("uq_tokens_name", "name", unique=True),
+)

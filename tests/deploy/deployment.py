@@ -13,7 +13,7 @@ from farm.config import Config
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
-UNITS = ("farm-worker@.service", "farm-cpu-worker.service", "farm-beat.service")
+UNITS = ("farm-worker@.service", "farm-cpu-worker.service", "farm-beat.service", "farm-serve.service")
 DOCKERFILES = ("cpu.Dockerfile", "gpu.Dockerfile")
 
 KNOWN_VARIABLES = {f"FARM_{item.name.upper()}" for item in fields(Config)}

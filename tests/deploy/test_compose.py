@@ -16,7 +16,8 @@ SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KE
 FILLED = {name: f"{name.lower().replace('_', '')}value" for name in SECRETS}
 DOCUMENT = compose(FILLED)
 SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
-FARM = ("migrate", "beat", "cpu-builder", "gpu-builder")
+FARM = ("migrate", "beat", "server", "cpu-builder", "gpu-builder")
+HEARD = "server"
 WORKERS = ("cpu-builder", "gpu-builder")
 ONE_SHOT = "migrate"
 
@@ -151,8 +152,9 @@ def test_one_process_per_gpu() -> None:
 
 def test_builders_reach_the_fleet_and_nothing_else() -> None:
     assert DOCUMENT["networks"]["fleet"]["internal"] == "true"
-    for name in FARM:
+    for name in set(FARM) - {HEARD}:
         assert SERVICES[name]["networks"] == ["fleet"] and "ports" not in SERVICES[name]
+    assert SERVICES[HEARD]["networks"] == ["fleet", "edge"] and "--no-build" in SERVICES[HEARD]["command"]
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), f"{name} listens on every address"

@@ -96,7 +96,7 @@ def test_what_is_copied_is_enough_for_a_wheel(name: str, tracked: set[str], tmp_
 @both
 def test_the_right_extras_and_torch(name: str) -> None:
     installs = [text for text in named(dockerfile(name), "RUN") if "pip install" in text]
-    extras = "build,fleet" if name == "cpu.Dockerfile" else "build,gpu,fleet"
+    extras = "build,fleet,server" if name == "cpu.Dockerfile" else "build,gpu,fleet"
     assert f'".[{extras}]"' in installs[-1]
     pinned = re.search(r'"(torch[^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
     assert pinned and f'"{pinned[1]}"' in installs[0], "the torch that the build extra names"

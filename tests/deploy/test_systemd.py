@@ -11,7 +11,7 @@ import pytest
 from deployment import DEPLOY, KNOWN_VARIABLES, UNITS, env_file, seconds, unit
 
 WORKERS = UNITS[:2]
-EXPOSED = {"farm-worker@.service": 40, "farm-cpu-worker.service": 25, "farm-beat.service": 20}
+EXPOSED = {"farm-worker@.service": 40, "farm-cpu-worker.service": 25, "farm-beat.service": 20, "farm-serve.service": 20}
 """The most that ``systemd-analyze security`` may count, in tenths. A GPU's worker sees all devices."""
 
 every_unit = pytest.mark.parametrize("name", UNITS)

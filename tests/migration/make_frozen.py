@@ -24,6 +24,7 @@ def fill(url: str) -> None:
     from farm.db.index import SqlIndex
     from farm.index import StoredForm, StoredProgram, Sweep, Trial, Worker
     from farm.leaving import Pinned
+    from farm.tokens import Token
     from farm.usage import Usage
 
     index = SqlIndex(url)
@@ -50,6 +51,7 @@ def fill(url: str) -> None:
     index.record_measurement(measurement())
     index.await_measuring([ask()])
     index.put_note("store", "frozen")
+    index.add_token(Token("frozenaaaa", "ci", "0" * 64), None)
     (engine,) = index.engines()
     index.put_pin("mine", [Pinned(engine.recipe, "main", engine.digest)], None, 60.0)
     index.put_pin("former", [Pinned(engine.recipe, "main", engine.digest)], None, 60.0)

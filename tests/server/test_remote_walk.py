@@ -1,0 +1,249 @@
+"""A client with an address and a token: the same answers as beside the database, by real processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from farm.asks import Outcome
+from farm.cli.run import run
+from farm.errors import BadToken, NoSuchThing, Unavailable
+from farm.index import Wanted
+from farm.service import Farm
+from farm.tokens import Scope
+from tests.conftest import Farms, eventually
+from tests.server.conftest import Client, Server, ask, noop_worker, target
+
+pytestmark = pytest.mark.xdist_group("serve")
+
+
+def test_a_client_builds_and_hits_and_pulls(client: Client, model: Path, tmp_path: Path) -> None:
+    built = client.run("build", model, "-t", "sm_86", "-t", "sm_89", "--json")
+    assert built.code == 0, built.err
+    assert [answer["outcome"] for answer in built.json] == ["built", "built"]
+    again = client.run("build", model, "-t", "sm_86", "-t", "sm_89", "--json")
+    assert [answer["outcome"] for answer in again.json] == ["hit", "hit"]
+    assert [answer["engine"] for answer in again.json] == [answer["engine"] for answer in built.json]
+    pulled = client.run("pull", built.json[0]["key"], "-o", tmp_path / "out", "--json")
+    assert pulled.code == 0, pulled.err
+    plan = Path(pulled.json[0]["path"]).read_bytes()
+    assert "sha256:" + hashlib.sha256(plan).hexdigest() == built.json[0]["engine"]["digest"]
+    assert not (client.farms.home / "farm.db").exists() and not (client.farms.home / "store").exists()
+
+
+def test_every_answer_is_the_one_beside_the_database(
+    client: Client, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = client.run("build", model, "-t", "sm_80", "-s", "workspace_size=7340032", "--json")
+    assert made.code == 0, made.err
+    (built,) = made.json
+    there = {"FARM_HOME": str(client.server.home), **client.server.environment}
+    here = {"FARM_HOME": str(client.farms.home), "FARM_URL": client.server.url, "FARM_TOKEN": client.token}
+
+    def told(environment: dict[str, str], args: Sequence[object]) -> tuple[int, object]:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = run([str(arg) for arg in args])
+            return code, json.loads(capsys.readouterr().out)
+
+    for args in (
+        ("key", model, "-t", "sm_80", "-t", "sm_75", "--json"),
+        ("explain", model, "-t", "sm_75", "--json"),
+        ("explain", built["recipe"], built["key"], "--json"),
+        ("ls", "engines", "--json"),
+        ("ls", "programs", "--json"),
+        ("ls", "sweeps", "--json"),
+        ("stats", built["key"], "--json"),
+        ("stats", "--by-key", "3", "--json"),
+        ("nodes", "--json"),
+        ("show", built["build"], "--json"),
+        ("show", built["engine"]["digest"][:20], "--json"),
+        ("logs", built["build"], "--json"),
+        ("show", "zzzzzz", "--json"),
+        ("build", model, "-t", "sm_120", "--no-build", "--json"),
+        ("pull", "f" * 20, "-o", model.parent / "none", "--json"),
+        ("cancel", built["build"], "--json"),
+    ):
+        assert told(here, args) == told(there, args), args
+
+
+def test_retrying_goes_to_the_server(client: Client, model: Path) -> None:
+    queued = client.run("build", model, "-t", "sm_89@tensorrt_rtx==1.0.0", "--no-wait", "--json").json[0]
+    assert queued["outcome"] == "queued"
+    assert client.run("cancel", queued["build"], "--json").json["state"] == "cancelled"
+    retried = client.run("retry", queued["build"], "--no-wait", "--json")
+    assert retried.json[0]["outcome"] == "queued" and retried.json[0]["build"] != queued["build"]
+    assert client.run("cancel", retried.json[0]["build"]).code == 0
+
+
+def test_tokens_are_made_and_listed_and_revoked(client: Client, name: str) -> None:
+    beside = Farms(client.server.home)
+    made = beside.run("token", "create", f"{name}-ro", "--read-only", "--expires", "1d", "--json").json
+    assert made["scope"] == "read" and made["expires"] - made["created"] == pytest.approx(86400)
+    taken = beside.run("token", "create", f"{name}-ro")
+    assert taken.code == 2 and len(taken.err.splitlines()) <= 2
+    listed = beside.run("token", "ls", "--json")
+    assert made["token"] not in listed.out and f"{name}-ro" in listed.out
+    with client.with_token(made["token"]).open() as farm:
+        assert farm.index.engines(limit=1) is not None
+        assert beside.run("token", "revoke", f"{name}-ro").code == 0
+        with pytest.raises(BadToken):
+            farm.index.engines(limit=1)
+    refused = client.with_token(made["token"]).run("ls")
+    assert refused.code == 2 and "FARM_TOKEN" in refused.err and len(refused.err.splitlines()) == 2
+
+
+def test_a_token_that_only_reads(client: Client, model: Path, name: str) -> None:
+    reader = client.with_token(client.server.token(f"{name}-r", Scope.READ))
+    with client.open() as farm:
+        farm.wait(farm.submit([ask(model, 21)]))
+    looked = ("-t", target(21), "--json")
+    hit = reader.run("build", model, *looked)
+    assert hit.code == 0 and hit.json[0]["outcome"] == "hit"
+    assert reader.run("build", model, "-t", "sm_75", "--no-build").code == 3
+    refused = reader.run("build", model, "-t", "sm_89", "--force", "--json")
+    assert refused.code == 2 and refused.json["error"]["type"] == "NotAllowed"
+    pulled = reader.run("pull", model, *looked[:2], "-o", model.parent / "out")
+    assert pulled.code == 0, pulled.err
+
+
+def test_an_expired_token_is_refused(client: Client, name: str) -> None:
+    short = client.server.token(f"{name}-short", lasts=0.01)
+    with pytest.raises(BadToken, match="expired"):
+        eventually(lambda: client.with_token(short).open().close())
+
+
+def test_a_server_that_is_away_is_said(tmp_path: Path) -> None:
+    began = time.monotonic()
+    ran = Farms(tmp_path / "home").run("ls", env={"FARM_URL": "http://127.0.0.1:9", "FARM_TOKEN": "x"})
+    assert ran.code == 4 and "127.0.0.1:9" in ran.err and len(ran.err.splitlines()) == 2
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("url", ["ftp://a", "127.0.0.1:80", "http://", "https://me:secret@host", "http://h:99999"])
+def test_an_address_that_cannot_be(url: str, tmp_path: Path) -> None:
+    ran = Farms(tmp_path / "home").run("ls", env={"FARM_URL": url})
+    assert ran.code == 2 and "FARM_URL" in ran.err and "secret" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "command", ["worker", "reconcile", "verify", "token ls", "db check", "db upgrade", "timing ls", "serve --port 0"]
+)
+def test_what_works_on_the_database_says_so(client: Client, command: str) -> None:
+    ran = client.run(*command.split())
+    assert ran.code == 2 and "FARM_URL" in ran.err, ran.err
+
+
+def test_who_asks_together_shares_one_build(client: Client, model: Path, name: str) -> None:
+    others = [client.with_token(client.server.token(f"{name}-{n}")) for n in range(4)]
+
+    def build(one: Client) -> tuple[str, str]:
+        with one.open() as farm:
+            (answer,) = farm.wait(farm.submit([ask(model, 33)]))
+            assert answer.engine is not None
+            return str(answer.outcome), answer.engine.digest
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(build, others))
+    assert len({digest for _, digest in done}) == 1
+    assert [outcome for outcome, _ in done].count("built") <= 1
+
+
+def test_an_interrupted_client_withdraws(site: Server, client: Client, model: Path) -> None:
+    """Nobody serves this queue, so the build waits until its client has gone."""
+    process = client.start("build", model, "-t", "sm_89@tensorrt_rtx==1.0.1", "--json")
+    with site.index() as index:
+
+        def mine() -> list[str]:
+            return [b.state.value for b in index.builds() if b.request.toolchain.startswith("tensorrt_rtx==1.0.1")]
+
+        eventually(lambda: mine() == ["queued"])
+        process.send_signal(signal.SIGINT)
+        assert client.farms.finish(process).code == 130
+        assert mine() == ["cancelled"]
+
+
+def test_a_lost_or_corrupt_blob_is_made_again(site: Server, client: Client, model: Path, tmp_path: Path) -> None:
+    with client.open() as farm:
+        (built,) = farm.wait(farm.submit([ask(model, 55)]))
+        assert built.engine is not None
+        digits = built.engine.digest.removeprefix("sha256:")
+        blob = site.home / "store" / "sha256" / digits[:2] / digits
+        blob.chmod(0o644)
+        blob.write_bytes(b"rotten" + blob.read_bytes()[6:])
+        engine = next(one for one in farm.index.engines() if one.digest == built.engine.digest)
+        made = farm.fetch(engine, tmp_path / "plan", build=True)
+        assert hashlib.sha256((tmp_path / "plan").read_bytes()).hexdigest() == digits and made.digest == engine.digest
+        blob.unlink()
+        (again,) = farm.wait(farm.submit([ask(model, 55)]))
+        assert again.outcome is Outcome.BUILT
+
+
+def test_sixty_four_look_ups_at_once(client: Client, model: Path) -> None:
+    with client.open() as farm:
+        (identity,) = farm.identify([ask(model)])
+        farm.wait(farm.submit([ask(model)]))
+        wanted = [Wanted(identity.key, identity.recipe, identity.weights)]
+        start = threading.Barrier(64)
+
+        def look(_: int) -> str:
+            start.wait()
+            (found,) = farm.index.find(wanted, ())
+            return found.engine.digest if found else ""
+
+        with ThreadPoolExecutor(64) as pool:
+            assert len(set(pool.map(look, range(64)))) == 1
+
+
+def test_ids_that_are_none(client: Client) -> None:
+    with client.open() as farm:
+        for id in ("../../session", "a/b", "%2e%2e", "x" * 500, "é"):
+            assert farm.index.build(id) is None
+        with pytest.raises(NoSuchThing):
+            farm.cancel("nothing")
+
+
+def test_a_worker_may_come_later_and_a_server_ends_in_order(tmp_path: Path, model: Path) -> None:
+    server, farms = fresh(tmp_path), Farms(tmp_path / "client")
+    try:
+        server.start()
+        process = Client(server, farms, server.token("late")).start("build", model, "-t", "sm_89", "--json")
+        with server.index() as index:
+            eventually(lambda: index.builds())
+        with noop_worker(server.home):
+            assert farms.finish(process).json[0]["outcome"] == "built"
+        assert server.kill(signal.SIGTERM) == 0
+        with pytest.raises(Unavailable):
+            Farm.open(server.config(tmp_path / "client", "x"))
+    finally:
+        farms.close()
+        server.kill()
+
+
+@pytest.mark.torch
+def test_an_embedded_farms_server_builds_by_itself(tmp_path: Path, copied: Callable[[str], Path]) -> None:
+    """A real engine, by the server's own process."""
+    server, farms = fresh(tmp_path), Farms(tmp_path / "client")
+    try:
+        client = Client(server.start(build=True), farms, server.token("alone"))
+        ran = client.run("build", copied("gemm.pt2"), "-t", "sm_89", "--json", timeout=200)
+        assert ran.code == 0 and ran.json[0]["outcome"] == "built", ran.err
+        assert server.kill(signal.SIGTERM) == 0
+    finally:
+        server.kill()
+
+
+def fresh(tmp_path: Path) -> Server:
+    server = Server(tmp_path / "home")
+    server.home.mkdir()
+    with server.index():
+        return server
