@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from farm.cache import EngineCache
 from farm.config import Config, load
-from farm.errors import BadConfig, Unavailable
+from farm.errors import BadConfig, NotAllowed, Unavailable
 from farm.hosts.gpu import local_gpu
 from farm.hosts.processes import alive, vantage
 from farm.identify import Identifier
@@ -493,8 +493,15 @@ def collect(
     sure: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Collected:
-    """``farm gc`` on the configured farm."""
+    """``farm gc`` on the configured farm. ``NotAllowed`` where its namespace is not trusted: programs and history are
+    everybody's."""
     from farm.collecting import Collect
+
+    if not config.realm.is_trusted and not dry_run:
+        raise NotAllowed(
+            f"'{config.namespace}' is not trusted, and collects nothing",
+            "have it done from a trusted namespace ('farm gc --namespace' looks at one alone)",
+        )
 
     index, store = open_upkeep(config), open_store(replace(config, store_cache=0))
     try:
@@ -510,6 +517,8 @@ def collect_when_due(config: Config) -> bool:
     done."""
     from farm.collecting import TURN, configured_rules
 
+    if not config.realm.is_trusted:
+        return False
     index = open_upkeep(config)
     try:
         mine = index.take_turn(TURN, config.gc_seconds)
