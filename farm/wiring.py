@@ -305,6 +305,7 @@ class LazyBroker:
 def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None = None) -> tuple[Station, list[str]]:
     """What ``farm worker`` runs: hands, and the Celery worker that wakes them; and what its user should be told."""
     from farm.builders.discover import probe
+    from farm.collecting import Routine
     from farm.crew import Crew
     from farm.dispatch import Station
 
@@ -315,7 +316,9 @@ def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None
     broker = f"memory://{uuid.uuid4().hex}" if config.embedded else config.broker_url
     repair = Repair(index, lambda counts: None, lambda: gone_workers(index))
     crew = Crew(worker, fitting.slots, _poll(config))
-    return Station(broker, crew, repair.now, lambda: collect_when_due(config)), [*notes, *fitting.notes]
+    # In a thread of its own: a task returns at once, or wake-ups wait for it.
+    collection = Routine(lambda: collect_when_due(config), 0.0)
+    return Station(broker, crew, repair.now, collection.tick), [*notes, *fitting.notes]
 
 
 def open_crew(config: Config, index: Index, store: BlobStore) -> Crew:
