@@ -147,7 +147,8 @@ class EngineCache:
 
         One that had been collected before, more than a grace period after it was looked up, may be gone all the same.
         """
-        blobs = {engine.digest for engine in engines}
+        named = {blob for engine in engines for blob in (engine.digest, str(engine.manifest.get("manifest")))}
+        blobs = {blob for blob in named if is_name(blob)}
         ended = threading.Event()
 
         def hold() -> None:

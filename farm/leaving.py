@@ -133,7 +133,8 @@ class Leaving(Upkeep, Protocol):
     # -- pins ----------------------------------------------------------------------------------------------------
     def put_pin(self, name: str, engines: Sequence[Pinned], seconds: float | None, grace: float) -> list[Pinned]:
         """Have ``name`` keep these, and nothing else, for so many seconds or for ever. All or nothing: returns those
-        that are not there (any more) as they were named; when there are any, nothing was changed."""
+        that are not there (any more) as they were named; when there are any, nothing was changed. ``NotAllowed`` for
+        engines of a namespace that must not be written (``farm.namespaces``)."""
         ...
 
     def drop_pin(self, name: str, grace: float) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from farm.cache import EngineCache
 from farm.config import Config, load
-from farm.errors import BadConfig, Unavailable
+from farm.errors import BadConfig, NotAllowed, Unavailable
 from farm.hosts.gpu import local_gpu
 from farm.hosts.processes import alive, vantage
 from farm.identify import Identifier
@@ -305,6 +305,7 @@ class LazyBroker:
 def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None = None) -> tuple[Station, list[str]]:
     """What ``farm worker`` runs: hands, and the Celery worker that wakes them; and what its user should be told."""
     from farm.builders.discover import probe
+    from farm.collecting import Routine
     from farm.crew import Crew
     from farm.dispatch import Station
 
@@ -315,7 +316,9 @@ def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None
     broker = f"memory://{uuid.uuid4().hex}" if config.embedded else config.broker_url
     repair = Repair(index, lambda counts: None, lambda: gone_workers(index))
     crew = Crew(worker, fitting.slots, _poll(config))
-    return Station(broker, crew, repair.now, lambda: collect_when_due(config)), [*notes, *fitting.notes]
+    # In a thread of its own: a task returns at once, or wake-ups wait for it.
+    collection = Routine(lambda: collect_when_due(config), 0.0)
+    return Station(broker, crew, repair.now, collection.tick), [*notes, *fitting.notes]
 
 
 def open_crew(config: Config, index: Index, store: BlobStore) -> Crew:
@@ -493,8 +496,15 @@ def collect(
     sure: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Collected:
-    """``farm gc`` on the configured farm."""
+    """``farm gc`` on the configured farm. ``NotAllowed`` where its namespace is not trusted: programs and history are
+    everybody's."""
     from farm.collecting import Collect
+
+    if not config.realm.is_trusted and not dry_run:
+        raise NotAllowed(
+            f"'{config.namespace}' is not trusted, and collects nothing",
+            "have it done from a trusted namespace ('farm gc --namespace' looks at one alone)",
+        )
 
     index, store = open_upkeep(config), open_store(replace(config, store_cache=0))
     try:
@@ -510,6 +520,8 @@ def collect_when_due(config: Config) -> bool:
     done."""
     from farm.collecting import TURN, configured_rules
 
+    if not config.realm.is_trusted:
+        return False
     index = open_upkeep(config)
     try:
         mine = index.take_turn(TURN, config.gc_seconds)

@@ -142,9 +142,10 @@ def pull_named(
         if build and asks:
             _build_first(farm, asks)
         wishes = wanted(farm, keys, targets, asks)
-        if layout == "plain":
-            return [place(farm, wish, folder, build).as_json() for wish in wishes]
-        return [item.as_json() for item in _repository(farm, wishes, folder, layout)]
+        with farm.cache.holding([wish.engine for wish in wishes]):
+            if layout == "plain":
+                return [place(farm, wish, folder, build).as_json() for wish in wishes]
+            return [item.as_json() for item in _repository(farm, wishes, folder, layout)]
 
 
 def _repository(farm: Farm, wishes: Sequence[Wish], folder: Path, layout: str) -> list[Pulled]:

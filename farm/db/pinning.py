@@ -25,6 +25,7 @@ class PinningRows(CollectingRows):
     ) -> list[Pinned]:
         """The rows are locked, so that collection either sees the pin or has removed them already."""
         name = clean(name)
+        self._check_writes(one.namespace for one in pinned)
         self.db.alone(connection, f"pin {name}")
         recipes = {"the_recipes": self.db.array(one.recipe for one in pinned)}
         there = {tuple(row) for row in connection.execute(self.db.made(_lock_shared), recipes)}
@@ -64,7 +65,9 @@ class PinningRows(CollectingRows):
         return [_pin(name, rows) for name, rows in found.items()]
 
     def _drop_pins(self, connection: Connection, name: str) -> Sequence[Row[Any]]:
-        return connection.execute(delete(pins).where(pins.c.name == name).returning(*pins.c)).all()
+        gone = connection.execute(delete(pins).where(pins.c.name == name).returning(*pins.c)).all()
+        self._check_writes(row.namespace for row in gone)
+        return gone
 
     def _condemn_unpinned(self, connection: Connection, gone: Iterable[Row[Any]], grace: float) -> None:
         """A pin may have been the last to name its blobs, where another build took the engine's place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from farm.consumer import Consumer
 from farm.dispatch import BrokerDispatch
-from farm.tasks import CARE_QUEUE, EXPIRES_SECONDS, REPAIR, Duties, make_app, send_wakes
+from farm.tasks import CARE_QUEUE, COLLECT, EXPIRES_SECONDS, REPAIR, Duties, make_app, send_wakes
 from tests.conftest import eventually
 
 SOON = 10.0
@@ -28,7 +29,8 @@ class Listener:
 
     def __init__(self, url: str, capabilities: tuple[str, ...]) -> None:
         self.heard: Counter[str] = Counter()
-        duties = Duties(lambda: self.heard.update(["build"]), lambda: self.heard.update(["repair"]))
+        names = ("build", "repair", "collect")
+        duties = Duties(*(functools.partial(self.heard.update, [name]) for name in names))
         self.consumer = Consumer(make_app(url, capabilities), capabilities, duties)
         assert self.consumer.start(SOON)
 
@@ -71,14 +73,15 @@ class BrokerContract:
             send_wakes(make_app(url), {queues[0]: 1})
             eventually(lambda: listener.heard["build"] >= 2, SOON, "the wake-up after the loss")
 
-    def test_repair_is_asked_for_as_beat_asks(self, url: str, queues: tuple[str, str]) -> None:
+    def test_repair_and_collection_are_asked_for_as_beat_asks(self, url: str, queues: tuple[str, str]) -> None:
         with listening(url, queues[0]) as listener:
             app = make_app(url)
-            entry = app.conf.beat_schedule["repair"]
-            assert entry["task"] == REPAIR and entry["options"]["expires"] < EXPIRES_SECONDS
-            app.send_task(entry["task"], queue=app.conf.task_default_queue, **entry["options"])
+            for name, task in (("repair", REPAIR), ("collect", COLLECT)):
+                entry = app.conf.beat_schedule[name]
+                assert entry["task"] == task and entry["options"]["expires"] <= EXPIRES_SECONDS
+                app.send_task(entry["task"], queue=app.conf.task_default_queue, **entry["options"])
             assert app.conf.task_default_queue == CARE_QUEUE
-            eventually(lambda: listener.heard["repair"] == 1, SOON)
+            eventually(lambda: listener.heard["repair"] == listener.heard["collect"] == 1, SOON)
 
     def test_a_wake_up_that_came_too_late_is_dropped(self, url: str, queues: tuple[str, str]) -> None:
         app = make_app(url, queues)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, update
 
 from farm.blobs.folder_objects import FolderObjects
 from farm.builds import Engine
@@ -20,7 +21,9 @@ from farm.cache import EngineCache
 from farm.collecting import Collect, Collected, Routine, configured_rules, standings
 from farm.collection import Kind, Rules, Why
 from farm.config import load
-from farm.errors import BadInput, Missing, NoSuchThing, Unavailable
+from farm.db.models import condemned, forms, programs
+from farm.db.models import engines as engine_rows
+from farm.errors import BadInput, Missing, NoSuchThing, NotAllowed, Unavailable
 from farm.index import Sweep
 from farm.leaving import Leaving
 from farm.lockline import LockEntry
@@ -30,7 +33,8 @@ from farm.store import BlobStore
 from farm.timing import Lesson, TimingCaches
 from farm.timing_history import Author
 from farm.upkeep import Holder
-from farm.wiring import collect_when_due
+from farm.wiring import collect as collect_configured
+from farm.wiring import collect_when_due, open_upkeep
 from tests.support.stock import Place, open_place, put, stock, stock_engines, stock_form, stock_program, stock_request
 from tests.support.timing_model import SCOPE
 
@@ -64,6 +68,19 @@ def age(tmp_path: Path) -> Callable[[], None]:
                 os.utime(path, (time.time() - DAY,) * 2)
 
     return age
+
+
+def pass_time(place: Place, seconds: float, age: Callable[[], None]) -> None:
+    """Make every row so much older, and every blob a day."""
+
+    def change(connection: Connection) -> None:
+        for table in (engine_rows, programs, forms):
+            connection.execute(update(table).values(created=table.c.created - seconds))
+        connection.execute(update(programs).values(used=programs.c.used - seconds))
+        connection.execute(update(condemned).values(until=condemned.c.until - seconds))
+
+    place.index.db.run(change, writes=True)  # type: ignore[attr-defined]
+    age()
 
 
 def index_of(place: Place) -> Leaving:
@@ -128,34 +145,32 @@ def test_what_goes_is_said_beforehand_and_nothing_is_changed(place: Place, age: 
 
 def test_rows_go_first_and_bytes_a_grace_period_later(place: Place, age: Callable[[], None]) -> None:
     some(place, 3)
-    age()
-    before = everything(place)
-    done = collect(place, Rules(max_bytes=0, grace=0.6))
-    assert done.going == [], "all of it is young"
-    time.sleep(0.7)
-    done = collect(place, Rules(max_bytes=0, grace=0.6))
+    before, rules = everything(place), Rules(max_bytes=0, grace=600.0)
+    assert collect(place, rules).going == [], "all of it is young"
+    pass_time(place, 700, age)
+    done = collect(place, rules)
     assert len(done.going) == 4 and done.removed == 0 and done.waiting == 7
     assert everything(place) == before and place.index.stats()["engines"] == 0
     assert place.index.named(sorted(before)) == before, "reconcile lets them be"
-    time.sleep(0.7)
-    assert collect(place, Rules(grace=0.6)).removed == 7
+    pass_time(place, 700, age)
+    assert collect(place, Rules(grace=600.0)).removed == 7
 
 
 def test_a_blob_that_is_stored_anew_stays(place: Place, age: Callable[[], None]) -> None:
     """Its row is yet to come; and once that has come, it is no longer looked at."""
     (engine,) = some(place, 1)
-    age()
-    time.sleep(0.4)
-    collect(place, Rules(max_bytes=0, grace=0.3))
-    time.sleep(0.4)
+    pass_time(place, 700, age)
+    rules = Rules(max_bytes=0, grace=600.0)
+    assert len(collect(place, rules).going) == 2
+    pass_time(place, 700, age)
     asked = stock_request(place, 0, stock_program(place, "m"))
     assert put(place.store, "plan", asked.recipe, "") == engine.digest
-    done = collect(place, Rules(grace=0.3))
+    done = collect(place, rules)
     assert engine.digest in everything(place) and done.waiting > 0
     stock_engines(place, [asked])
-    time.sleep(1.1)
+    place.index.db.run(lambda one: one.execute(update(condemned).values(until=0.0)), writes=True)  # type: ignore[attr-defined]
     age()
-    assert collect(place, Rules(grace=0.3)).waiting == 0 and engine.digest in everything(place)
+    assert collect(place, rules).waiting == 0 and engine.digest in everything(place)
 
 
 def test_kernel_timings_are_never_removed(place: Place, age: Callable[[], None]) -> None:
@@ -209,10 +224,10 @@ class SlowStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def fetch(self, digest: str, dest: Path, *, link: bool = False) -> bool:
+    def resume(self, digest: str, dest: Path, tell: Callable[[int], None]) -> bool:
         self.fetching.set()
         time.sleep(self._seconds)
-        return self._store.fetch(digest, dest, link=link)
+        return self._store.fetch(digest, dest)
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["held", "not held"])
@@ -442,3 +457,26 @@ def test_a_routine_runs_beside_whatever_is_done() -> None:
         hourly.tick()
         hourly.join(10)
     assert len(runs) == 3
+
+
+# -- whose it is -----------------------------------------------------------------------------------------------
+
+
+def test_who_is_not_trusted_collects_and_pins_nothing_of_others(tmp_path: Path, place: Place) -> None:
+    """Programs and history are everybody's; a pin would fill the farm, and an unpinned engine would go."""
+    (made,) = some(place, 1)
+    pin(index_of(place), [pinned_of(made)], "release")
+    config = load({"FARM_HOME": str(tmp_path / "home"), "FARM_NAMESPACE": "pr/7", "FARM_GC_GRACE": "0"}, cwd=tmp_path)
+    assert not collect_when_due(config)
+    with pytest.raises(NotAllowed, match="collects nothing"):
+        collect_configured(config, ALL)
+    theirs = open_upkeep(config)
+    try:
+        with pytest.raises(NotAllowed):
+            pin(theirs, [pinned_of(made)], "mine")
+        with pytest.raises(NotAllowed):
+            unpin(theirs, "release")
+        assert theirs.condemn(theirs.weighed(Kind.ENGINE), -1.0) == []
+    finally:
+        theirs.close()
+    assert [one.name for one in index_of(place).pins()] == ["release"]
