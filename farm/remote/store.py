@@ -17,7 +17,9 @@ from typing import Any, BinaryIO
 from farm.blobs.faults import folder_fault
 from farm.blobs.files import beside, open_source, source_chunks, write_all
 from farm.blobs.names import corrupt, hex_of, name_of
-from farm.errors import BadConfig, FarmError, Missing
+from farm.blobs.resuming import Coming as Partial
+from farm.blobs.resuming import bring_on, resumed
+from farm.errors import BadConfig, CorruptBlob, FarmError, Missing
 from farm.remote.http import httpx
 from farm.remote.index import refused
 from farm.remote.link import CONNECT_SECONDS, Link, Passing
@@ -123,6 +125,37 @@ class RemoteStore:
         except OSError as error:
             raise folder_fault(error, dest.parent) from error
         return True
+
+    def resume(self, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+        def get() -> bool:
+            size = self.size(digest)
+            if size is None:
+                return False
+            if not bring_on(digest, dest, size, lambda partial: self._go_on(digest, size, partial, tell)):
+                raise corrupt(digest, self._link.url, "its disk and the way from there are in order")
+            return True
+
+        try:
+            return resumed(digest, dest, get, lambda: self.fetch(digest, dest))
+        except OSError as error:
+            raise folder_fault(error, dest.parent) from error
+
+    def _go_on(self, digest: str, size: int, partial: Partial, tell: Callable[[int], None]) -> None:
+        """Write what is lacking of a blob to a partial file; whether it is that blob's, the caller finds out."""
+        if partial.at >= size:
+            return
+        os.lseek(partial.descriptor, partial.at, os.SEEK_SET)
+
+        def take(chunk: bytes) -> None:
+            write_all(partial.descriptor, memoryview(chunk))
+            partial.reached(partial.at + len(chunk))
+            tell(len(chunk))
+
+        coming = Coming(digest, self._link, take, partial.at)
+        coming.hasher = partial.hasher
+        with contextlib.suppress(CorruptBlob):
+            if not self._bring(coming):
+                raise Missing(f"{digest} is gone from {self._link.url}", "ask for it again")
 
     def _bring(self, coming: Coming) -> bool:
         """All of a blob, verified; ``False`` when it is not there."""

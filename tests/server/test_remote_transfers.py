@@ -66,6 +66,30 @@ def test_bytes_that_change_on_their_way_reach_nobody(site: Server, client: Clien
     assert list(folder.iterdir()) == []
 
 
+def test_a_pull_that_was_cut_off_goes_on_later(site: Server, client: Client, tmp_path: Path, data: bytes) -> None:
+    digest, folder = put(site, data), tmp_path / "out"
+    folder.mkdir()
+    store, came = store_at(site.url, client.token), list[int]()
+
+    def enough(count: int) -> None:
+        came.append(count)
+        if sum(came) > MIB:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.resume(digest, folder / "plan", enough)
+    assert not (folder / "plan").exists()
+    assert store.resume(digest, folder / "plan", came.append)
+    assert (folder / "plan").read_bytes() == data and sum(came) == len(data)
+    assert store.resume(digest, folder / "plan", came.append) and sum(came) == len(data), "it is there"
+    (site.home / "store" / "sha256" / digest[7:9] / digest[7:]).write_bytes(data[:-1] + b"?")
+    (folder / "plan").unlink()
+    with pytest.raises(CorruptBlob):
+        store.resume(digest, folder / "plan")
+    assert list(folder.iterdir()) == []
+    assert store.resume("sha256:" + "0" * 64, folder / "plan") is False
+
+
 @pytest.mark.parametrize("fault", ["reset", "lost", "error_503"])
 def test_an_upload_that_breaks_is_sent_again(
     site: Server, client: Client, data: bytes, fault: str, tmp_path: Path
