@@ -229,13 +229,13 @@ class Started:
 
 
 def start(farm: Farm, plan: Plan, *, force: bool = False, keep: bool = False) -> Started:
-    """Store the sweep and its trials, then queue or join a build for each recipe that lacks an engine.
+    """Store the sweep, queue or join a build for each recipe that lacks an engine, then store the trials.
 
     ``force`` builds everything again; ``keep`` leaves the builds wanted after this process has gone. Killed in between,
-    ``resume`` asks for what is missing.
+    the sweep is one without trials, which ``resume`` submits anew: its builds are its own, and are joined.
     """
     wanted = [item for item in plan.distinct if force or not item.cached]
-    sweep = new_sweep(plan, [trial_of(item, plan, {}, bool(wanted)) for item in plan.planned])
+    sweep = new_sweep(plan)
     if wanted:
         farm.index.put_sweep(sweep)
     answers = submit(farm, sweep.id, wanted, force=force, keep=keep)
@@ -247,8 +247,9 @@ def start(farm: Farm, plan: Plan, *, force: bool = False, keep: bool = False) ->
     return Started(find_sweep(farm, sweep.id), tuple(answers.values()))
 
 
-def new_sweep(plan: Plan, trials: Iterable[Trial] = ()) -> Sweep:
-    return Sweep(id=_new_id(), created=0.0, spec=spec_json(plan.spec, str(Path.cwd())), trials=tuple(trials))
+def new_sweep(plan: Plan) -> Sweep:
+    """A sweep without trials yet."""
+    return Sweep(id=_new_id(), created=0.0, spec=spec_json(plan.spec, str(Path.cwd())))
 
 
 def submit(

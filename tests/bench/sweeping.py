@@ -19,12 +19,9 @@ MOST_OF_IDEAL = 1.15
 LEAST_FASTER = 1.5
 AGAIN_LIMIT_S = 2.0
 TARGETS = {"sm_86": "SM86", "sm_89": "SM89", "sm_120": "SM120"}
-PROFILES = {
-    "resnet": {"small": ((1, 3, 64, 64), (1, 3, 64, 64), (4, 3, 64, 64)),
-               "large": ((1, 3, 64, 64), (8, 3, 64, 64), (16, 3, 64, 64))},
-    "gpt": {"small": ((1, 1), (1, 16), (1, 32)), "large": ((1, 1), (1, 128), (1, 256))},
-}  # fmt: skip
-INPUTS = {"resnet": "image", "gpt": "tokens"}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
+MODELS = ("narrow", "wide")
+PROFILES = {"short": ((1, 1), (1, 16), (1, 32)), "long": ((1, 1), (1, 128), (1, 256))}
 WORK = ("parse", "build", "serialise")
 
 
@@ -35,9 +32,7 @@ def forty_eight(quick: bool) -> Iterator[Row]:
             raise Unavailable(f"there is no {name} here")
     CACHE.mkdir(parents=True, exist_ok=True)
     with folder(CACHE) as place:
-        from farm.examples import ensure_examples
-
-        ensure_examples(place)
+        output([sys.executable, "-m", "tests.bench.export_gpts", place], ENVIRONMENT)
         (place / "sweep.yaml").write_text(json.dumps(_asked()), "utf-8")
         first = _sweep(place)
         again = _sweep(place)
@@ -56,25 +51,18 @@ def forty_eight(quick: bool) -> Iterator[Row]:
 
 
 def _asked() -> dict[str, Any]:
-    models = {
-        name: {
-            "path": f"{name}.pt2",
-            "profiles": {
-                which: {
-                    end: {INPUTS[name]: list(shape)} for end, shape in zip(("min", "opt", "max"), shapes, strict=True)
-                }
-                for which, shapes in PROFILES[name].items()
-            },
-        }
-        for name in PROFILES
+    profiles = {
+        name: {end: {"tokens": list(shape)} for end, shape in zip(("min", "opt", "max"), shapes, strict=True)}
+        for name, shapes in PROFILES.items()
     }
-    grid = {"profile": ["small", "large"], "disable_tf32": [False, True], "enable_weight_streaming": [False, True]}
-    return {"models": models, "targets": list(TARGETS), "grid": grid}
+    grid = {"profile": list(PROFILES), "disable_tf32": [False, True], "enable_weight_streaming": [False, True]}
+    models = {name: {"path": f"{name}.pt2"} for name in MODELS}
+    return {"models": models, "profiles": profiles, "targets": list(TARGETS), "grid": grid}
 
 
 def _sweep(place: Path) -> dict[str, Any]:
     """``farm sweep`` as a process of its own, timed from its start to its end; nothing may have failed."""
-    environment = {**os.environ, "FARM_HOME": str(place / "home"), "PYTHONPATH": str(ROOT)}
+    environment = {**ENVIRONMENT, "FARM_HOME": str(place / "home")}
     started = time.perf_counter()
     said = output([sys.executable, "-m", "farm", "sweep", "-c", place / "sweep.yaml", "--json"], environment)
     wall = time.perf_counter() - started
@@ -108,15 +96,13 @@ def _loop(place: Path) -> dict[str, Any]:
             "target": target,
             "profile": shapes,
         }
-        for model in PROFILES
+        for model in MODELS
         for tf32, streaming, target, shapes in itertools.product(
-            (True, False), (False, True), TARGETS.values(), PROFILES[model].values()
+            (True, False), (False, True), TARGETS.values(), PROFILES.values()
         )
     ]
     (place / "asked.json").write_text(json.dumps(asked), "utf-8")
-    said = output(
-        [sys.executable, "-m", "tests.bench.sweep_loop", place / "asked.json"], {**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    said = output([sys.executable, "-m", "tests.bench.sweep_loop", place / "asked.json"], ENVIRONMENT)
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     assert found["built"] == 48
     return found
