@@ -21,6 +21,7 @@ from farm.errors import BadInput, BadSettings, BadTarget
 from farm.human import listed
 from farm.index import Found, Sweep, Trial
 from farm.remaking import answer_of
+from farm.searches import TPE
 from farm.service import Farm
 from farm.sweep_costs import Estimate, estimate
 from farm.sweep_measuring import Measures
@@ -329,7 +330,12 @@ def _new_id() -> str:
 
 
 def start_search(farm: Farm, plan: Plan) -> Sweep:
-    """Store a sweep whose trials are yet to be chosen, by ``searching.Runner``."""
+    """Store a sweep whose trials are yet to be chosen, by ``searching.Runner``. ``BadConfig`` when what is to choose
+    them is not installed."""
+    if plan.spec.search.kind == TPE:
+        from farm.search_tpe import require
+
+        require()
     sweep = new_sweep(plan)
     farm.index.put_sweep(sweep)
     return sweep

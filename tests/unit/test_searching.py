@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from farm import sweeping
-from farm.errors import BadInput
+from farm.errors import BadConfig, BadInput
 from farm.index import Beat, Offer, Sign, Worker
 from farm.objectives import parse_constraint, parse_objective
 from farm.resuming import resume
@@ -118,6 +119,14 @@ def test_a_budget_on_a_grid_takes_the_cheap_ones_first(stub: tuple[Farm, StubDis
     tried = [result.trial.settings for result in found.distinct]
     assert len(tried) == 6 and {one["tiling_optimization_level"] for one in tried} == {"none"}
     assert {one["optimization_level"] for one in tried} == {0, 1}
+
+
+def test_without_optuna_nothing_is_begun(stub: tuple[Farm, StubDispatch], monkeypatch: pytest.MonkeyPatch) -> None:
+    farm, _ = stub
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(BadConfig, match="needs optuna, which is missing") as caught:
+        sweeping.start_search(farm, sweeping.plan(farm, spec(Search("tpe"))))
+    assert "farm[search]" in caught.value.hint and farm.index.sweeps() == []
 
 
 def test_equal_configurations_are_tried_once_and_shown(stub: tuple[Farm, StubDispatch]) -> None:
