@@ -1,5 +1,8 @@
-"""Exports the two programs that are swept: ``python -m tests.bench.export_gpts FOLDER LAYERS``. GPT-like, of two widths, random
-weights, sequences of dynamic length; of twelve layers a build takes seconds, as real ones do."""
+"""Exports the two programs that are swept: ``python -m tests.bench.export_gpts FOLDER LAYERS``.
+
+GPT-like, of two widths, random weights, sequences of dynamic length; of twelve layers a build takes seconds, as real
+ones do.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench.measure import Row, Unavailable, beside, folder, limited, output, shown
+from tests.bench.measure import Row, Unavailable, beside, folder, limited, output
 from tests.bench.programs import CACHE, ROOT
 
 MOST_OF_IDEAL = 1.15
