@@ -257,7 +257,7 @@ def _dot(
     told += [f"{metric.name} {metric.said(measured)}"] if metric else []
     told += ["on the front"] if number in fronts else []
     words = f"{target}: {label(row, named)}: {', '.join(told)}"
-    return Dot(targets.index(target), _size(row), _seconds(row), words, measured, number in fronts)
+    return Dot(targets.index(target), _size(row), _seconds(row), words, measured, number in fronts, row.result.place[2])
 
 
 def _row(row: Row, named: Sequence[Dimension], metric: Metric | None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Dot:
     """One engine: its series (a target's place in the list), bytes, build seconds, and the line that explains it.
 
     ``measured`` is its value in the metric that the sweep is after, where that was measured; ``front``: no other of its
-    series is at least as good in everything.
+    series and ``group`` (those that it is compared with) is at least as good in everything.
     """
 
     series: int
@@ -35,6 +35,7 @@ class Dot:
     title: str
     measured: float = 0.0
     front: bool = False
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ def scatter(dots: Sequence[Dot], label: str, right: Axis = BUILD, up: Axis = SIZ
 def _fronts(dots: Sequence[Dot], at: Callable[[Dot], tuple[float, float]]) -> list[str]:
     """A line through each series' front, and a ring around what is on one."""
     parts = []
-    for series in sorted({dot.series for dot in dots if dot.front}):
-        some = sorted(at(dot) for dot in dots if dot.front and dot.series == series)
+    for series, group in sorted({(dot.series, dot.group) for dot in dots if dot.front}):
+        some = sorted(at(dot) for dot in dots if dot.front and (dot.series, dot.group) == (series, group))
         joined = " ".join(f"{_n(x)},{_n(y)}" for x, y in some)
         parts.append(f'<polyline class="front l{series % SHAPES}" points="{joined}"/>')
         parts += [f'<circle class="ring" cx="{_n(x)}" cy="{_n(y)}" r="8"/>' for x, y in some]

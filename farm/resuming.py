@@ -29,7 +29,7 @@ def resume(farm: Farm, sweep: Sweep, on_change: Watcher = lambda builds: None) -
     found = results(farm, sweep)
     if search_of(sweep.spec).stepwise:
         return Runner(farm, _plan_again(farm, sweep), sweep.id, keep=True, on_change=on_change).run()
-    if any(result.outcome in UNASKED for result in found.trials):
+    if not found.trials or any(result.outcome in UNASKED for result in found.trials):
         sweep = _submit_rest(farm, sweep, found)
     return watch(farm, sweep, on_change)
 
@@ -43,16 +43,17 @@ def watch(farm: Farm, sweep: Sweep, on_change: Watcher = lambda builds: None) ->
 
 
 def _submit_rest(farm: Farm, sweep: Sweep, found: SweepResults) -> Sweep:
-    """Submit the trials that were stored and never submitted."""
+    """Submit the trials that were withdrawn; all of a sweep whose trials were never stored."""
     numbers = {result.trial.number for result in found.trials if result.outcome in UNASKED}
     again = _plan_again(farm, sweep)
-    mine = [item for item in again.planned if item.configuration.number in numbers]
+    mine = [item for item in again.planned if not found.trials or item.configuration.number in numbers]
     firsts = {item.same_as or item.configuration.number for item in mine}
     wanted = [item for item in again.distinct if item.configuration.number in firsts and not item.cached]
     answers = submit(farm, sweep.id, wanted, keep=True)
     record_others(farm, mine, answers)
     made = {item.configuration.number: trial_of(item, again, answers) for item in mine}
-    changed = replace(sweep, trials=tuple(made.get(trial.number, trial) for trial in sweep.trials))
+    kept = {trial.number: trial for trial in sweep.trials}
+    changed = replace(sweep, trials=tuple((kept | made).values()))
     farm.index.put_sweep(changed)
     return changed
 

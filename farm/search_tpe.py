@@ -39,7 +39,7 @@ class Study:
 
     def __init__(self, dimensions: Sequence[Dimension], points: Mapping[int, Point], axes: int, seed: int) -> None:
         """``points``: all configurations by number; ``axes``: how many costs an observation has."""
-        self._optuna = _optuna()
+        self._optuna = require()
         self._dimensions = dimensions
         self._points = points
         self._numbers = {_frozen(point): number for number, point in points.items()}
@@ -176,7 +176,8 @@ def _frozen(point: Point) -> tuple[Any, ...]:
     return tuple(sorted((name, type(value).__name__, str(value)) for name, value in point.items()))
 
 
-def _optuna() -> Any:
+def require() -> Any:
+    """Optuna. ``BadConfig`` says how to come by it."""
     try:
         import optuna
     except ModuleNotFoundError as error:

@@ -23,16 +23,15 @@ from farm.service import POLL_SECONDS, Farm
 from farm.sweep_measuring import POLL_SECONDS as MEASURING_SECONDS
 from farm.sweep_measuring import Measures
 from farm.sweep_ranking import Candidate, complete, first_broken, log_score, used_objectives
-from farm.sweep_results import PLANNED, UNASKED, SweepResults, TrialResult, find_sweep, results
+from farm.sweep_results import PLANNED, UNASKED, Place, SweepResults, TrialResult, find_sweep, results
 from farm.sweep_stops import Referee, withdraw
 from farm.sweeping import Plan, Planned, builds_of, record_others, submit, trial_of
-from farm.sweeps import effort
+from farm.sweeps import PROFILE, effort
 
 if TYPE_CHECKING:
     from farm.search_tpe import Observation
 
 Watcher = Callable[[Sequence[Build]], None]
-Place = tuple[str, str]
 
 
 @dataclass
@@ -54,6 +53,7 @@ class Runner:
         for item in self.plan.planned:
             if item.identity is not None:
                 self._alike.setdefault(item.same_as or item.configuration.number, []).append(item)
+        self._ended: dict[str, Build] = {}
         self._worth = [item for item in self.plan.distinct if not item.refused]
 
     def run(self) -> SweepResults:
@@ -163,7 +163,8 @@ class Runner:
         while True:
             builds = self.farm.glance(active)
             referee(builds)
-            self.on_change(builds)
+            self._ended |= {build.id: build for build in builds if not build.state.active}
+            self.on_change([*(build for build in builds if build.state.active), *self._ended.values()])
             if len(builds) < len(active) or any(not build.state.active for build in builds):
                 return
             time.sleep(MEASURING_SECONDS if underway else POLL_SECONDS)
@@ -193,8 +194,9 @@ class Runner:
         return chosen
 
     def _place(self, number: int) -> Place:
+        """As ``TrialResult.place``, by the target as it was asked for."""
         configuration = self._by_number[number].configuration
-        return configuration.model.path, configuration.target
+        return configuration.model.path, configuration.target, str(configuration.varied.get(PROFILE) or "")
 
     def _pick(self, place: Place, found: SweepResults, untried: Sequence[int]) -> int:
         search = self.plan.spec.search

@@ -18,12 +18,10 @@ from farm.measurements import Measurement
 from farm.objectives import Constraint, Metric, Objective, constraints_from_json, objectives_from_json
 from farm.searching import candidates_of
 from farm.sweep_ranking import Candidate, Ranking, Sensitivity, advantage, rank, sensitivities
-from farm.sweep_results import INACTIVE, SweepResults, TrialResult
+from farm.sweep_results import INACTIVE, Place, SweepResults, TrialResult
 from farm.sweep_rows import ANY, Row, cell, rows_of, telling
 from farm.sweep_spec import spec_of
 from farm.sweeps import PROFILE, Dimension
-
-Place = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,9 @@ class PlaceAnswer:
 
     @property
     def name(self) -> str:
-        """``resnet.pt2 on sm_89``."""
-        return f"{PurePath(self.place[0]).name} on {self.place[1]}"
+        """``resnet.pt2 on sm_89, profile small``."""
+        model, target, profile = self.place
+        return f"{PurePath(model).name} on {target}{f', profile {profile}' if profile else ''}"
 
     def settings(self, number: int) -> str:
         """The configuration in words: its value in each dimension that tells the engines apart."""
@@ -119,6 +118,7 @@ class PlaceAnswer:
         return {
             "model": self.place[0],
             "target": self.place[1],
+            "profile": self.place[2] or None,
             "ranked_by": [one.as_json() for one in self.ranking.used],
             "unknown": [metric.name for metric in self.ranking.unknown],
             "recommended": self._entry(0),
@@ -162,9 +162,13 @@ class PlaceAnswer:
 
 
 def answers(found: SweepResults) -> list[PlaceAnswer]:
-    """One answer for each model and target, in the order that they were asked for."""
+    """One answer for each model, target and profile, in the order that they were asked for."""
     objectives, constraints = asked(found)
-    return [_answer(found, place, objectives, constraints) for place in dict.fromkeys(r.place for r in found.trials)]
+    places: dict[Place, list[TrialResult]] = {}
+    for result in found.trials:
+        places.setdefault(result.place, []).append(result)
+    words = _words(found) if any(result.engine for result in found.trials) else {}
+    return [_answer(found, mine, words, objectives, constraints) for mine in places.values()]
 
 
 def asked(found: SweepResults) -> tuple[tuple[Objective, ...], tuple[Constraint, ...]]:
@@ -174,9 +178,13 @@ def asked(found: SweepResults) -> tuple[tuple[Objective, ...], tuple[Constraint,
 
 
 def _answer(
-    found: SweepResults, place: Place, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+    found: SweepResults,
+    mine: Sequence[TrialResult],
+    words: Mapping[int, str],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
 ) -> PlaceAnswer:
-    mine = [result for result in found.trials if result.place == place]
+    place = mine[0].place
     first = [result for result in mine if result.same_as is None]
     ranking = rank(candidates_of(first), objectives, constraints)
     metric = ranking.used[0].metric if ranking.used else None
@@ -185,16 +193,21 @@ def _answer(
         ranking=ranking,
         sensitivity=tuple(sensitivities(candidates_of(mine), found.grid, metric)) if metric else (),
         results={result.trial.number: result for result in first},
-        words=_words(found, place),
+        words=words,
         baselines=tuple(found.baselines.get(place, ())),
     )
 
 
-def _words(found: SweepResults, place: Place) -> dict[int, str]:
+def _words(found: SweepResults) -> dict[int, str]:
     """``disable_tf32=true optimization_level=3``: what tells the engines of one place apart, and nothing else."""
-    rows = [row for row in rows_of(found) if row.result.place == place]
-    named = telling(rows, found.grid)
-    return {row.result.trial.number: _row_words(row, named) for row in rows}
+    places: dict[Place, list[Row]] = {}
+    for row in rows_of(found):
+        places.setdefault(row.result.place, []).append(row)
+    words: dict[int, str] = {}
+    for rows in places.values():
+        named = [one for one in telling(rows, found.grid) if one.name != PROFILE]
+        words |= {row.result.trial.number: _row_words(row, named) for row in rows}
+    return words
 
 
 def _row_words(row: Row, named: Sequence[Dimension]) -> str:
@@ -219,23 +232,25 @@ def relative(metric: Metric, first: Candidate, second: Candidate) -> str:
 
 
 def manifest(found: SweepResults) -> str:
-    """A ``farm.yaml`` that prebuilds the recommended engines: one entry for each model, or for each model and target
-    where those differ. Empty where nothing can be recommended."""
+    """A ``farm.yaml`` that prebuilds the recommended engines: one entry for each model and profile, or for each
+    target of them where those differ. Empty where nothing can be recommended."""
     winners = [(answer, answer.best) for answer in answers(found) if answer.best is not None]
     if not winners:
         return ""
-    entries: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    entries: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
     for answer, best in winners:
         if best is not None:
-            entries.setdefault(answer.place[0], []).append((_target(best), _entry(found, best)))
+            model, _, profile = answer.place
+            entries.setdefault((model, profile), []).append((_target(best), _entry(found, best)))
     models: dict[str, Any] = {}
-    for path, mine in entries.items():
+    for (path, profile), mine in entries.items():
         groups: list[tuple[list[str], dict[str, Any]]] = []
         for target, entry in mine:
             same = next((targets for targets, other in groups if other == entry), None)
             same.append(target) if same else groups.append(([target], entry))
         for targets, entry in groups:
-            name = PurePath(path).stem + (f"-{PurePath(targets[0]).parts[0].split('@')[0]}" if len(groups) > 1 else "")
+            target = targets[0].partition("@")[0].partition("/")[0] if len(groups) > 1 else ""
+            name = "-".join(word for word in (PurePath(path).stem, profile, target) if word)
             models[_free(_plain(name), models)] = {**entry, "targets": targets}
     text = yaml.safe_dump({"models": models}, sort_keys=False, allow_unicode=True, width=110)
     return f"# What sweep {found.sweep.id} recommends; 'farm prebuild' builds and locks it.\n{text}"

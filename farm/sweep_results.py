@@ -34,6 +34,10 @@ INACTIVE = "–"
 """The value of a dimension in a trial that does not vary it."""
 
 
+Place = tuple[str, str, str]
+"""A model, a target and a profile's name (empty where none is varied): one question, with an answer of its own."""
+
+
 @dataclass(frozen=True)
 class TrialResult:
     """How one trial stands. ``outcome``: ``hit built joined failed cancelled stopped queued running planned missing
@@ -64,9 +68,9 @@ class TrialResult:
         return values_of(self.engine.size, self.build_seconds, self.measured) if self.engine else {}
 
     @property
-    def place(self) -> tuple[str, str]:
-        """Its model and target: what is compared with each other is of one place."""
-        return self.trial.model, self.trial.target
+    def place(self) -> Place:
+        """What it is compared within: an engine for small inputs is no answer to which is fastest for large ones."""
+        return self.trial.model, self.trial.target, str(self.trial.settings.get(PROFILE) or "")
 
     def as_json(self) -> dict[str, Any]:
         trial = self.trial
@@ -96,7 +100,7 @@ class SweepResults:
 
     sweep: Sweep
     trials: tuple[TrialResult, ...]
-    baselines: Mapping[tuple[str, str], Sequence[Measurement]] = field(default_factory=dict)
+    baselines: Mapping[Place, Sequence[Measurement]] = field(default_factory=dict)
 
     @property
     def distinct(self) -> list[TrialResult]:
@@ -130,6 +134,8 @@ class SweepResults:
         """Whether there is more to ask for: by whoever runs the sweep, or by ``farm sweep resume``."""
         if self.sweep.cancelled:
             return False
+        if not self.trials:
+            return True
         planned = any(result.outcome == PLANNED for result in self.distinct)
         return planned or (search_of(self.sweep.spec).stepwise and not self.ended)
 
@@ -213,7 +219,7 @@ def _measured(farm: Farm, sweep: Sweep, made: Sequence[TrialResult]) -> SweepRes
     measurements = farm.index.measurements_of(digests | programs) if digests else []
     if not measurements:
         return SweepResults(sweep, tuple(made))
-    places: dict[tuple[str, str], list[Engine]] = {}
+    places: dict[Place, list[Engine]] = {}
     for result in made:
         if result.engine:
             places.setdefault(result.place, []).append(result.engine)

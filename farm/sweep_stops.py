@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from farm.builds import Build, BuildState
+from farm.canonical import to_json
 from farm.index import Sweep
 from farm.objectives import Constraint, Objective, constraints_from_json, objectives_from_json
 from farm.service import Farm
@@ -38,7 +39,7 @@ class Referee:
         for build in builds:
             if build.state is BuildState.RUNNING and build.phase == BUILDING and build.id not in self._given_up:
                 took = now - self._seen.setdefault(build.id, now)
-                reason = self._hopeless(took, best.get((build.request.model, build.request.target)))
+                reason = self._hopeless(took, best.get(contest(build)))
                 if reason:
                     give_up(self._farm, self._sweep.id, {build.id: reason})
                     self._given_up.add(build.id)
@@ -62,12 +63,18 @@ def is_race(objectives: Sequence[Objective]) -> bool:
     return [one.metric.name for one in objectives] == [BUILD_TIME]
 
 
-def least_seconds(builds: Sequence[Build]) -> dict[tuple[str, str], float]:
-    """The shortest successful build, from its lease to its end, by model and target."""
-    best: dict[tuple[str, str], float] = {}
+def contest(build: Build) -> str:
+    """What a build competes within: its model, target and shapes."""
+    request = build.request
+    return to_json([request.model, request.target, list(request.profiles)]).decode()
+
+
+def least_seconds(builds: Sequence[Build]) -> dict[str, float]:
+    """The shortest successful build, from its lease to its end, of each contest."""
+    best: dict[str, float] = {}
     for build in builds:
         if build.state is BuildState.SUCCEEDED and build.started and build.finished:
-            place = build.request.model, build.request.target
+            place = contest(build)
             best[place] = min(best.get(place, float("inf")), build.finished - build.started)
     return best
 

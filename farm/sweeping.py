@@ -21,6 +21,7 @@ from farm.errors import BadInput, BadSettings, BadTarget
 from farm.human import listed
 from farm.index import Found, Sweep, Trial
 from farm.remaking import answer_of
+from farm.searches import TPE
 from farm.service import Farm
 from farm.sweep_costs import Estimate, estimate
 from farm.sweep_measuring import Measures
@@ -229,13 +230,13 @@ class Started:
 
 
 def start(farm: Farm, plan: Plan, *, force: bool = False, keep: bool = False) -> Started:
-    """Store the sweep and its trials, then queue or join a build for each recipe that lacks an engine.
+    """Store the sweep, queue or join a build for each recipe that lacks an engine, then store the trials.
 
     ``force`` builds everything again; ``keep`` leaves the builds wanted after this process has gone. Killed in between,
-    ``resume`` asks for what is missing.
+    the sweep is one without trials, which ``resume`` submits anew: its builds are its own, and are joined.
     """
     wanted = [item for item in plan.distinct if force or not item.cached]
-    sweep = new_sweep(plan, [trial_of(item, plan, {}, bool(wanted)) for item in plan.planned])
+    sweep = new_sweep(plan)
     if wanted:
         farm.index.put_sweep(sweep)
     answers = submit(farm, sweep.id, wanted, force=force, keep=keep)
@@ -247,8 +248,9 @@ def start(farm: Farm, plan: Plan, *, force: bool = False, keep: bool = False) ->
     return Started(find_sweep(farm, sweep.id), tuple(answers.values()))
 
 
-def new_sweep(plan: Plan, trials: Iterable[Trial] = ()) -> Sweep:
-    return Sweep(id=_new_id(), created=0.0, spec=spec_json(plan.spec, str(Path.cwd())), trials=tuple(trials))
+def new_sweep(plan: Plan) -> Sweep:
+    """A sweep without trials yet."""
+    return Sweep(id=_new_id(), created=0.0, spec=spec_json(plan.spec, str(Path.cwd())))
 
 
 def submit(
@@ -328,7 +330,12 @@ def _new_id() -> str:
 
 
 def start_search(farm: Farm, plan: Plan) -> Sweep:
-    """Store a sweep whose trials are yet to be chosen, by ``searching.Runner``."""
+    """Store a sweep whose trials are yet to be chosen, by ``searching.Runner``. ``BadConfig`` when what is to choose
+    them is not installed."""
+    if plan.spec.search.kind == TPE:
+        from farm.search_tpe import require
+
+        require()
     sweep = new_sweep(plan)
     farm.index.put_sweep(sweep)
     return sweep

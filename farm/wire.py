@@ -161,6 +161,13 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """Why no more of a sweep is tried; empty: more may be."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Done:
     """Whether it was done."""
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from farm.sweep_results import SweepResults
 
 
+MOST_ANSWERS = 4
+"""Answers that are shown whole; of more, one line each."""
+
+
 def show_results(found: SweepResults, every: bool = False) -> None:
     """The table, what failed and why, and the summary."""
     rows = rows_of(found, every)
@@ -42,16 +46,21 @@ def show_results(found: SweepResults, every: bool = False) -> None:
 
 
 def show_answers(found: Sequence[PlaceAnswer]) -> None:
-    """For each model and target: what to ship with, and what each setting does. Nothing where nothing was varied."""
-    for answer in found:
-        if len(answer.results) < 2 and not answer.ranking.broken:
-            continue
+    """For each model, target and profile: what to ship with, and what each setting does; of many, the recommendations
+    alone. Nothing where nothing was varied."""
+    shown = [answer for answer in found if len(answer.results) > 1 or answer.ranking.broken]
+    for answer in shown:
         say()
         say(answer.name)
-        for text in answer.sentences():
+        whole = len(shown) <= MOST_ANSWERS
+        for text in [*answer.sentences(), *sensitivity_lines(answer)] if whole else answer.sentences()[:1]:
             say(f"  {text}")
-        for text in sensitivity_lines(answer):
-            say(f"  {text}")
+    if len(shown) > MOST_ANSWERS:
+        unknown = {metric.name: metric for answer in shown for metric in answer.ranking.unknown}
+        say()
+        if unknown:
+            say(f"not known yet, for want of a node that measures: {', '.join(unknown)}")
+        say("--report has the second choices and what each setting does")
 
 
 def sensitivity_lines(answer: PlaceAnswer) -> list[str]:

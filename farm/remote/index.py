@@ -24,10 +24,12 @@ from farm.index import (
     Past,
     StoredProgram,
     Sweep,
+    Trial,
     Wanted,
     WantedPortable,
     Worker,
 )
+from farm.measurements import Awaiting, Measurement, MeasuringAsk
 from farm.placement import Seat
 from farm.remote.link import Link
 from farm.tokens import Scope
@@ -38,6 +40,7 @@ from farm.wire import (
     Counted,
     Done,
     Dropping,
+    Ending,
     Holding,
     Leaving,
     Log,
@@ -235,6 +238,30 @@ class RemoteIndex:
 
     def cancel_sweep(self, sweep: str) -> None:
         self._link.post(f"sweeps/{_part(sweep)}/cancel", None, Done)
+
+    def add_trials(self, sweep: str, trials: Sequence[Trial]) -> bool:
+        return self._link.post(f"sweeps/{_part(sweep)}/trials", list(trials), Done).done
+
+    def change_trials(self, sweep: str, trials: Sequence[Trial]) -> None:
+        self._link.post(f"sweeps/{_part(sweep)}/trials", list(trials), Done, method="PUT")
+
+    def end_sweep(self, sweep: str, why: str) -> None:
+        self._link.post(f"sweeps/{_part(sweep)}/end", Ending(why), Done)
+
+    # -- measurements ----------------------------------------------------------------------------------------
+
+    def measurements_of(self, digests: Collection[str]) -> list[Measurement]:
+        found: list[Measurement] = []
+        for batch in _batches(sorted(digests)):
+            found += self._link.post("measurements/find", list(batch), list[Measurement])
+        return found
+
+    def await_measuring(self, asks: Sequence[MeasuringAsk]) -> None:
+        if asks and self._writes:
+            self._link.post("measurements/await", [ask.as_json() for ask in asks], Done)
+
+    def awaiting(self, ids: Collection[str] | None = None) -> list[Awaiting]:
+        return self._link.post("measurements/awaiting", list(ids or ()), list[Awaiting])
 
     def close(self) -> None:
         self._link.close()

@@ -1,17 +1,18 @@
-"""``/api/v1/session``, ``/programs``, ``/nodes`` and ``/sweeps``."""
+"""``/api/v1/session``, ``/programs``, ``/nodes``, ``/sweeps`` and ``/measurements``."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
 from farm.errors import BadInput
-from farm.index import NodeHealth, StoredProgram, Sweep, Worker
+from farm.index import NodeHealth, StoredProgram, Sweep, Trial, Worker
+from farm.measurements import Awaiting, Measurement, MeasuringAsk
 from farm.placement import Seat
 from farm.version import __version__
 from farm.web.access import Admin, Builder, Reader
 from farm.web.desk import Json
 from farm.web.engines import Limit, Names, Prefix
-from farm.wire import Done, Session
+from farm.wire import Done, Ending, Session
 
 router = APIRouter()
 
@@ -81,3 +82,42 @@ def cancel_sweep(caller: Builder, id: str) -> Response:
     """Mark a sweep as cancelled; its builds are cancelled one by one."""
     caller.index.cancel_sweep(id)
     return Json(Done(True))
+
+
+@router.post("/sweeps/{id}/trials", response_model=Done, tags=["sweeps"])
+def add_trials(caller: Builder, id: str, trials: list[Trial]) -> Response:
+    """Append trials; not done when another process appended some of these numbers, or the sweep was cancelled."""
+    return Json(Done(caller.index.add_trials(id, trials)))
+
+
+@router.put("/sweeps/{id}/trials", response_model=Done, tags=["sweeps"])
+def change_trials(caller: Builder, id: str, trials: list[Trial]) -> Response:
+    """Write what became of trials that are there."""
+    caller.index.change_trials(id, trials)
+    return Json(Done(True))
+
+
+@router.post("/sweeps/{id}/end", response_model=Done, tags=["sweeps"])
+def end_sweep(caller: Builder, id: str, ending: Ending) -> Response:
+    """Say why no more of a sweep's configurations are tried."""
+    caller.index.end_sweep(id, ending.why)
+    return Json(Done(True))
+
+
+@router.post("/measurements/find", response_model=list[Measurement], tags=["measurements"])
+def measurements(caller: Reader, digests: list[str]) -> Response:
+    """What engines and baselines were measured to do, by the digests of plans and programs."""
+    return Json(caller.index.measurements_of(digests))
+
+
+@router.post("/measurements/await", response_model=Done, tags=["measurements"])
+def await_measuring(caller: Builder, asks: list[MeasuringAsk]) -> Response:
+    """Have engines measured by whichever worker has the device."""
+    caller.index.await_measuring(asks)
+    return Json(Done(True))
+
+
+@router.post("/measurements/awaiting", response_model=list[Awaiting], tags=["measurements"])
+def awaiting(caller: Reader, ids: list[str]) -> Response:
+    """Which of these asks still await measuring."""
+    return Json(caller.index.awaiting(ids))

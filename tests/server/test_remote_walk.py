@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ import pytest
 from farm.asks import Outcome
 from farm.cli.run import run
 from farm.errors import BadToken, NoSuchThing, Unavailable
-from farm.index import Wanted
+from farm.index import Sweep, Trial, Wanted
+from farm.measurements import MeasuringAsk, Runner
 from farm.service import Farm
 from farm.tokens import Scope
 from tests.conftest import Farms, eventually
@@ -247,3 +249,29 @@ def fresh(tmp_path: Path) -> Server:
     server.home.mkdir()
     with server.index():
         return server
+
+
+def test_a_sweep_is_kept_by_the_server(client: Client, model: Path) -> None:
+    asked = ("sweep", model, "-t", "sm_89@tensorrt_rtx==1.0.0", "-g", "disable_tf32=false,true", "--no-wait", "--json")
+    queued = client.run(*asked)
+    assert queued.code == 0, queued.err
+    assert queued.json["counts"]["queued"] == 2 and queued.json["state"] == "running"
+    sweep = queued.json["sweep"]
+    assert client.run("sweep", "show", sweep, "--json").json["trials"] == queued.json["trials"]
+    cancelled = client.run("sweep", "cancel", sweep, "--json")
+    assert len(cancelled.json["cancelled"]) == 2 and cancelled.json["left"] == []
+    assert client.run("sweep", "status", sweep, "--json").json["state"] == "cancelled"
+
+
+def test_what_a_search_writes_goes_through_the_server(client: Client) -> None:
+    index = client.open().index
+    trial = Trial(3, "m.pt2", "sm_89", {"optimization_level": 3}, "sha256:" + "1" * 64, "sha256:" + "2" * 64)
+    index.put_sweep(Sweep("sremote", 0.0, {"search": "tpe"}))
+    assert index.add_trials("sremote", [trial]) and not index.add_trials("sremote", [trial])
+    index.change_trials("sremote", [replace(trial, asked="new", build="b1")])
+    index.end_sweep("sremote", "enough")
+    (found,) = index.sweeps("sremote")
+    assert found.trials == (replace(trial, asked="new", build="b1"),) and found.spec["ended"] == "enough"
+    ask = MeasuringAsk(Runner.EAGER, "sha256:" + "3" * 64, "pt2", "torch/nowhere/x86_64", shapes={"0": [1, 8]})
+    index.await_measuring([ask])
+    assert [one.ask for one in index.awaiting([ask.id])] == [ask] and index.measurements_of([ask.program]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from farm import sweeping
-from farm.errors import BadInput
+from farm.errors import BadConfig, BadInput
 from farm.index import Beat, Offer, Sign, Worker
 from farm.objectives import parse_constraint, parse_objective
 from farm.resuming import resume
@@ -120,6 +121,14 @@ def test_a_budget_on_a_grid_takes_the_cheap_ones_first(stub: tuple[Farm, StubDis
     assert {one["optimization_level"] for one in tried} == {0, 1}
 
 
+def test_without_optuna_nothing_is_begun(stub: tuple[Farm, StubDispatch], monkeypatch: pytest.MonkeyPatch) -> None:
+    farm, _ = stub
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(BadConfig, match="needs optuna, which is missing") as caught:
+        sweeping.start_search(farm, sweeping.plan(farm, spec(Search("tpe"))))
+    assert "farm[search]" in caught.value.hint and farm.index.sweeps() == []
+
+
 def test_equal_configurations_are_tried_once_and_shown(stub: tuple[Farm, StubDispatch]) -> None:
     """Levels are inert on TensorRT-RTX: a search does not spend a build on each."""
     asked = spec(Search("tpe", builds=10), "optimization_level=0..5", "disable_tf32=false,true", targets=("sm_89",))
@@ -223,12 +232,13 @@ def test_a_changed_model_is_not_mixed_in(stub: tuple[Farm, StubDispatch], tmp_pa
 def test_a_grid_that_was_not_submitted_whole_is(stub: tuple[Farm, StubDispatch]) -> None:
     farm, dispatch = stub
     plan = sweeping.plan(farm, spec(Search(), "optimization_level=0..5"))
-    trials = [sweeping.trial_of(item, plan, {}, True) for item in plan.planned]
-    sweep = sweeping.new_sweep(plan, trials)
+    sweep = sweeping.new_sweep(plan)
     farm.index.put_sweep(sweep)
+    sweeping.submit(farm, sweep.id, plan.to_build[:3], keep=True)
     assert results(farm, find_sweep(farm, sweep.id)).state == "unfinished"
     found = resume(farm, find_sweep(farm, sweep.id))
-    assert found.state == "done" and dispatch.built == 6 and found.counts["built"] == 6
+    assert found.state == "done" and dispatch.built == 6
+    assert found.counts["built"] + found.counts["joined"] == 6
 
 
 def test_latency_that_is_measured_later_completes_the_answer(stub: tuple[Farm, StubDispatch]) -> None:

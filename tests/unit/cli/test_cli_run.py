@@ -120,6 +120,7 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
         (["build", "m.pt2", "--min-shapes", "x:1", "--max-shapes", "x:1", "--max-shapes", "x:2"], "differ"),
         (["build", "m.pt2", "--max-shapes", "x:1xtwo"], "1xtwo"),
         (["sweep"], "a sweep needs a model"),
+        (["sweep", "m.pt2", "--search", "annealing"], "no such search"),
         (["sweep", "m.pt2", "-g", "optimization_level"], "no dimension"),
         (["sweep", "m.pt2", "-t", "sm_89", "-g", "profile=big"], "has no profile 'big'"),
         (["sweep", "m.pt2", "--report", "no/such/folder/r.html"], "there is no folder"),
