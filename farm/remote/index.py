@@ -24,10 +24,12 @@ from farm.index import (
     Past,
     StoredProgram,
     Sweep,
+    Trial,
     Wanted,
     WantedPortable,
     Worker,
 )
+from farm.measurements import Awaiting, Measurement
 from farm.placement import Seat
 from farm.remote.link import Link
 from farm.tokens import Scope
@@ -216,6 +218,12 @@ class RemoteIndex:
     def trust_node(self, name: str) -> bool:
         return self._link.post(f"nodes/{_part(name)}/trust", None, Done).done
 
+    def measurements_of(self, digests: Collection[str]) -> list[Measurement]:
+        return self._link.post("measurements/of", list(digests), list[Measurement]) if digests else []
+
+    def awaiting(self, ids: Collection[str] | None = None) -> list[Awaiting]:
+        return self._link.post("measurements/awaiting", None if ids is None else list(ids), list[Awaiting])
+
     def waiting(self, namespaces: Sequence[str] = ()) -> dict[str, int]:
         return self._link.get("nodes/waiting", dict[str, int], namespace=list(namespaces))
 
@@ -232,6 +240,15 @@ class RemoteIndex:
 
     def sweeps(self, prefix: str = "", limit: int = 100) -> list[Sweep]:
         return self._link.get("sweeps", list[Sweep], prefix=prefix, limit=min(limit, MOST))
+
+    def add_trials(self, sweep: str, trials: Sequence[Trial]) -> bool:
+        return self._link.post(f"sweeps/{_part(sweep)}/trials", list(trials), Done).done
+
+    def change_trials(self, sweep: str, trials: Sequence[Trial]) -> None:
+        self._link.post(f"sweeps/{_part(sweep)}/trials", list(trials), Done, method="PUT")
+
+    def end_sweep(self, sweep: str, why: str) -> None:
+        self._link.post(f"sweeps/{_part(sweep)}/end", why, Done)
 
     def cancel_sweep(self, sweep: str) -> None:
         self._link.post(f"sweeps/{_part(sweep)}/cancel", None, Done)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Response
 
 from farm.errors import BadInput
-from farm.index import NodeHealth, StoredProgram, Sweep, Worker
+from farm.index import NodeHealth, StoredProgram, Sweep, Trial, Worker
+from farm.measurements import Awaiting, Measurement
 from farm.placement import Seat
 from farm.version import __version__
 from farm.web.access import Admin, Builder, Reader
@@ -74,6 +77,38 @@ def put_sweep(caller: Builder, id: str, sweep: Sweep) -> Response:
         raise BadInput(f"sweep '{sweep.id[:80]}' is sent as '{id[:80]}'", "send it under its own name")
     caller.index.put_sweep(sweep)
     return Json(Done(True))
+
+
+@router.post("/sweeps/{id}/trials", response_model=Done, tags=["sweeps"])
+def add_trials(caller: Builder, id: str, trials: list[Trial]) -> Response:
+    """Append trials; not done where another has appended some of these numbers, or the sweep was cancelled."""
+    return Json(Done(caller.index.add_trials(id, trials)))
+
+
+@router.put("/sweeps/{id}/trials", response_model=Done, tags=["sweeps"])
+def change_trials(caller: Builder, id: str, trials: list[Trial]) -> Response:
+    """Write what became of trials that are there."""
+    caller.index.change_trials(id, trials)
+    return Json(Done(True))
+
+
+@router.post("/sweeps/{id}/end", response_model=Done, tags=["sweeps"])
+def end_sweep(caller: Builder, id: str, why: Annotated[str, Body()]) -> Response:
+    """Write why no more is tried."""
+    caller.index.end_sweep(id, why)
+    return Json(Done(True))
+
+
+@router.post("/measurements/of", response_model=list[Measurement], tags=["measurements"])
+def measurements(caller: Reader, digests: list[str]) -> Response:
+    """Measurements of engines, and of programs as baselines, newest first."""
+    return Json(caller.index.measurements_of(digests))
+
+
+@router.post("/measurements/awaiting", response_model=list[Awaiting], tags=["measurements"])
+def awaiting(caller: Reader, ids: Annotated[list[str] | None, Body()] = None) -> Response:
+    """What awaits measuring, oldest first."""
+    return Json(caller.index.awaiting(ids))
 
 
 @router.post("/sweeps/{id}/cancel", response_model=Done, tags=["sweeps"])
