@@ -251,6 +251,7 @@ def test_a_worker_may_come_later_and_a_server_ends_in_order(tmp_path: Path, mode
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_an_embedded_farms_server_builds_by_itself(tmp_path: Path, copied: Callable[[str], Path]) -> None:
     """A real engine, by the server's own process."""
     server, farms = fresh(tmp_path), Farms(tmp_path / "client")
