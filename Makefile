@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) (the first time takes a few minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch>=2.13,<2.14"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[build,fleet,search,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[build,fleet,search,server,dev]"
 	@# In a folder of their own: among the packages they would pass for TensorRT.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/stubs "$(STUBS)"
 	@touch $@

@@ -261,7 +261,7 @@ class RemoteIndex:
             self._link.post("measurements/await", [ask.as_json() for ask in asks], Done)
 
     def awaiting(self, ids: Collection[str] | None = None) -> list[Awaiting]:
-        return self._link.post("measurements/awaiting", list(ids or ()), list[Awaiting])
+        return self._link.post("measurements/awaiting", None if ids is None else list(ids), list[Awaiting])
 
     def close(self) -> None:
         self._link.close()

@@ -19,7 +19,7 @@ from farm.blobs.files import beside, open_source, source_chunks, write_all
 from farm.blobs.names import corrupt, hex_of, name_of
 from farm.blobs.resuming import Coming as Partial
 from farm.blobs.resuming import bring_on, resumed
-from farm.errors import BadConfig, CorruptBlob, FarmError, Missing
+from farm.errors import BadConfig, FarmError, Missing
 from farm.remote.http import httpx
 from farm.remote.index import refused
 from farm.remote.link import CONNECT_SECONDS, Link, Passing
@@ -32,6 +32,7 @@ MIB = 2**20
 UPLOAD_SECONDS = 900.0
 """A server hashes what it was sent before it answers."""
 AGAIN_SECONDS = 0.2
+IN_ORDER = "its disk and the way from there are in order"
 REDIRECTS = frozenset({302, 303, 307, 308})
 READ_BYTES = 1 << 30
 """What is read into memory is no larger."""
@@ -127,12 +128,14 @@ class RemoteStore:
         return True
 
     def resume(self, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+        """As ``farm.store.Resuming`` says: also what an earlier call brought is not brought again."""
+
         def get() -> bool:
             size = self.size(digest)
             if size is None:
                 return False
             if not bring_on(digest, dest, size, lambda partial: self._go_on(digest, size, partial, tell)):
-                raise corrupt(digest, self._link.url, "its disk and the way from there are in order")
+                raise corrupt(digest, self._link.url, IN_ORDER)
             return True
 
         try:
@@ -141,39 +144,39 @@ class RemoteStore:
             raise folder_fault(error, dest.parent) from error
 
     def _go_on(self, digest: str, size: int, partial: Partial, tell: Callable[[int], None]) -> None:
-        """Write what is lacking of a blob to a partial file; whether it is that blob's, the caller finds out."""
+        """Write what is lacking of a partial file. Whether it is the blob, whoever asked looks."""
         if partial.at >= size:
             return
         os.lseek(partial.descriptor, partial.at, os.SEEK_SET)
 
         def take(chunk: bytes) -> None:
+            partial.hasher.update(chunk)
             write_all(partial.descriptor, memoryview(chunk))
             partial.reached(partial.at + len(chunk))
             tell(len(chunk))
 
-        coming = Coming(digest, self._link, take, partial.at)
-        coming.hasher = partial.hasher
-        with contextlib.suppress(CorruptBlob):
-            if not self._bring(coming):
-                raise Missing(f"{digest} is gone from {self._link.url}", "ask for it again")
+        self._pour(Coming(digest, self._link, take, partial.at))
 
     def _bring(self, coming: Coming) -> bool:
         """All of a blob, verified; ``False`` when it is not there."""
+        if not self._pour(coming):
+            return False
+        if name_of(coming.hasher) != coming.digest:
+            raise corrupt(coming.digest, self._link.url, IN_ORDER)
+        return True
+
+    def _pour(self, coming: Coming) -> bool:
+        """What is still lacking of a blob, over however many tries; ``False`` when it is not there."""
         moved = time.monotonic()
         while True:
             before = coming.at
             try:
-                if not coming.pour():
-                    return False
-                break
+                return coming.pour()
             except Passing as fault:
                 moved = time.monotonic() if coming.at > before else moved
                 if time.monotonic() - moved > self._patience:
                     raise _broken(fault.error, coming) from fault
                 time.sleep(AGAIN_SECONDS)
-        if name_of(coming.hasher) != coming.digest:
-            raise corrupt(coming.digest, self._link.url, "its disk and the way from there are in order")
-        return True
 
     def quarantine(self, digest: str) -> bool:
         """The server reads its own blob, and puts that aside if it is bad. Nothing with a token that may only read."""

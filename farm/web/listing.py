@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Response
 
 from farm.errors import BadInput
 from farm.index import NodeHealth, StoredProgram, Sweep, Trial, Worker
@@ -118,6 +120,6 @@ def await_measuring(caller: Builder, asks: list[MeasuringAsk]) -> Response:
 
 
 @router.post("/measurements/awaiting", response_model=list[Awaiting], tags=["measurements"])
-def awaiting(caller: Reader, ids: list[str]) -> Response:
-    """Which of these asks still await measuring."""
+def awaiting(caller: Reader, ids: Annotated[list[str] | None, Body()] = None) -> Response:
+    """What awaits measuring, oldest first; of these asks, where some are named."""
     return Json(caller.index.awaiting(ids))

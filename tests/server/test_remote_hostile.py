@@ -33,6 +33,8 @@ LOOKS = {  # they are POSTs for what they carry, and change nothing but what was
     "/builds/watch",
     "/blobs/missing",
     "/blobs/hold",
+    "/measurements/find",
+    "/measurements/awaiting",
 }
 
 

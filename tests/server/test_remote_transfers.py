@@ -202,3 +202,23 @@ def test_what_is_there_is_not_sent_again(site: Server, client: Client, data: byt
         proxy.rules = Rules(error_500=1.0, methods=("PUT",))
         assert store_at(f"http://{proxy.address}", client.token).put_file(tmp_path / "file").digest == digest
     assert proxy.counts["error_500"] == 0
+
+
+def test_a_pull_that_was_cut_off_goes_on_in_the_next_process(
+    site: Server, client: Client, data: bytes, tmp_path: Path
+) -> None:
+    """What has come is kept beside the file, and only the rest is asked for."""
+    digest, dest = put(site, data), tmp_path / "plan"
+    came: list[int] = []
+
+    def give_up(count: int) -> None:
+        came.append(count)
+        if sum(came) >= MIB:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store_at(site.url, client.token).resume(digest, dest, give_up)
+    assert not dest.exists() and MIB <= sum(came) < len(data)
+    assert store_at(site.url, client.token).resume(digest, dest, came.append)
+    assert dest.read_bytes() == data and sum(came) == len(data)
+    assert not store_at(site.url, client.token).resume("sha256:" + "0" * 64, tmp_path / "none")

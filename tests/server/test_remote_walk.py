@@ -78,6 +78,27 @@ def test_every_answer_is_the_one_beside_the_database(
         assert told(here, args) == told(there, args), args
 
 
+def test_a_sweep_runs_by_a_server(client: Client, model: Path) -> None:
+    ran = client.run("sweep", model, "-t", "sm_121", "-g", "workspace_size=1048576,2097152", "--json")
+    assert ran.code == 0, ran.err
+    shown = client.run("sweep", "show", ran.json["sweep"], "--json")
+    assert shown.code == 0 and len(shown.json["trials"]) == 2, shown.err
+
+
+def test_what_was_prebuilt_is_checked_and_pulled_by_who_may_only_read(client: Client, model: Path, name: str) -> None:
+    folder = model.parent
+    (folder / "farm.yaml").write_text("models: {c: {path: c.pt2}}\ntargets: [sm_75, sm_80]\n")
+    built = client.run("prebuild")
+    assert built.code == 0, built.err
+    pod = client.with_token(client.server.token(f"{name}-pod", Scope.READ))
+    assert pod.run("prebuild", "--check").code == 0
+    pulled = pod.run("pull", "--lock", "farm.lock", "-t", "sm_80", "-o", folder / "out", "--json")
+    assert pulled.code == 0, pulled.err
+    assert len(list((folder / "out").glob("*.plan"))) == 1
+    (folder / "farm.yaml").write_text("models: {c: {path: c.pt2}}\ntargets: [sm_75, sm_86+sm_120]\n")
+    assert pod.run("prebuild", "--check").code == 3
+
+
 def test_retrying_goes_to_the_server(client: Client, model: Path) -> None:
     queued = client.run("build", model, "-t", "sm_89@tensorrt_rtx==1.0.0", "--no-wait", "--json").json[0]
     assert queued["outcome"] == "queued"
@@ -232,6 +253,7 @@ def test_a_worker_may_come_later_and_a_server_ends_in_order(tmp_path: Path, mode
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_an_embedded_farms_server_builds_by_itself(tmp_path: Path, copied: Callable[[str], Path]) -> None:
     """A real engine, by the server's own process."""
     server, farms = fresh(tmp_path), Farms(tmp_path / "client")
