@@ -131,12 +131,13 @@ def test_the_demo_ends_in_all_hits(farm: Farms, tmp_path: Path) -> None:
 
 
 def test_a_search_answers_within_its_budget(warm: Farms, copied: Callable[[str], Path], tmp_path: Path) -> None:
-    asked = ("sweep", copied("gemm.pt2"), "-t", "sm_86", "-t", "sm_89", *GRID[2:], "--search", "random", "--seed", "1")
+    grid = ("-g", "disable_tf32=false,true", "-g", "enable_weight_streaming=false,true")
+    asked = ("sweep", copied("gemm.pt2"), "-t", "sm_86", "-t", "sm_89", *grid, "--search", "random", "--seed", "1")
     judged = ("--objective", "latency_p99", "--constraint", "engine_size<=1GB")
-    ran = warm.run(*asked, "--max-builds", "2", *judged, "--json")
+    ran = warm.run(*asked, "--max-builds", "4", *judged, "--json")
     assert ran.code == 0, ran.err
-    assert "of which random tries at most 2" in ran.err
-    assert ran.json["ended"] == "the budget of 2 builds is used up" and ran.json["counts"]["built"] == 2
+    assert "of which random tries at most 4" in ran.err
+    assert ran.json["ended"] == "the budget of 4 builds is used up" and ran.json["counts"]["built"] == 4
     for answer in ran.json["answers"]:
         assert answer["unknown"] == ["latency_p99"] and answer["ranked_by"][0]["metric"] == "engine_size"
         assert answer["recommended"]["engine"] and "no node with a GPU for" in answer["why"][-1]

@@ -35,16 +35,16 @@ def engines(index: SqlIndex) -> dict[str, tuple[str, float]]:
     return {one.recipe: (one.digest, one.created) for one in index.engines()}
 
 
-def half_way(index: SqlIndex, process: subprocess.Popen[str], least: int) -> str:
+def half_way(index: SqlIndex, process: subprocess.Popen[str], least: int, most: int) -> str:
     """Wait until so many of the sweep's builds are done, and stop the process before the others are; the sweep's id."""
 
-    def look() -> bool:
+    def done() -> int:
         assert process.poll() is None, process.communicate()
-        return sum(build.state is BuildState.SUCCEEDED for build in mine(index)) >= least
+        return sum(build.state is BuildState.SUCCEEDED for build in mine(index))
 
-    eventually(look, what="a few builds")
+    eventually(lambda: done() >= least, what="a few builds")
     process.send_signal(signal.SIGSTOP)
-    assert any(build.state.active for build in mine(index)), "it was too quick to be killed in the middle"
+    assert done() < most, "it was too quick to be killed in the middle"
     (sweep,) = index.sweeps()
     return sweep.id
 
@@ -53,7 +53,7 @@ def test_client_and_worker_killed(warm: Farms, copied: Callable[[str], Path]) ->
     index = index_of(warm)
     worker = warm.start("worker", "--concurrency", "1")
     client = warm.start("sweep", copied("gemm.pt2"), *TARGETS, *GRID)
-    sweep = half_way(index, client, 3)
+    sweep = half_way(index, client, 3, DISTINCT)
     worker.kill(), client.kill()
     worker.wait(), client.wait()
     before = engines(index)
@@ -71,7 +71,7 @@ def test_a_search_goes_on_where_it_was_killed(warm: Farms, copied: Callable[[str
     asked = (*TARGETS, *GRID, "--search", "random", "--seed", "1", "--max-builds", "8", "--objective", "engine_size")
     index = index_of(warm)
     client = warm.start("sweep", copied("gemm.pt2"), *asked)
-    sweep = half_way(index, client, 2)
+    sweep = half_way(index, client, 2, 8)
     client.kill()
     client.wait()
     before = engines(index)
