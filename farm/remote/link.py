@@ -105,6 +105,8 @@ class Link:
     def _once(self, method: str, path: str, timeout: httpx.Timeout, more: Mapping[str, Any]) -> httpx.Response:
         headers = {**(more.get("headers") or {}), **self.credentials}
         rest = {name: value for name, value in more.items() if name != "headers"}
+        if self._client.is_closed:  # a thread that writes statistics may outlive the farm that it is of
+            raise self.away("this client has let go of it")
         with self.faults():
             response = self._client.request(method, self._at(path), headers=headers, timeout=timeout, **rest)
         self.check(response)

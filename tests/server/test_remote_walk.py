@@ -87,15 +87,15 @@ def test_a_sweep_runs_by_a_server(client: Client, model: Path) -> None:
 
 def test_what_was_prebuilt_is_checked_and_pulled_by_who_may_only_read(client: Client, model: Path, name: str) -> None:
     folder = model.parent
-    (folder / "farm.yaml").write_text("models: {c: {path: c.pt2}}\ntargets: [sm_75, sm_80]\n")
+    (folder / "farm.yaml").write_text("models: {c: {path: c.pt2}}\ntargets: [sm_86+sm_121, sm_80+sm_121]\n")
     built = client.run("prebuild")
     assert built.code == 0, built.err
     pod = client.with_token(client.server.token(f"{name}-pod", Scope.READ))
     assert pod.run("prebuild", "--check").code == 0
-    pulled = pod.run("pull", "--lock", "farm.lock", "-t", "sm_80", "-o", folder / "out", "--json")
+    pulled = pod.run("pull", "--lock", "farm.lock", "-t", "sm_80+sm_121", "-o", folder / "out", "--json")
     assert pulled.code == 0, pulled.err
     assert len(list((folder / "out").glob("*.plan"))) == 1
-    (folder / "farm.yaml").write_text("models: {c: {path: c.pt2}}\ntargets: [sm_75, sm_86+sm_120]\n")
+    (folder / "farm.yaml").write_text("models: {c: {path: c.pt2}}\ntargets: [sm_86+sm_121, sm_75+sm_121]\n")
     assert pod.run("prebuild", "--check").code == 3
 
 
