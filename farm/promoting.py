@@ -17,8 +17,10 @@ from typing import Any
 from farm.asks import Answer, EngineRef, Outcome
 from farm.builds import BuildRequest, Engine
 from farm.cache import EngineCache
+from farm.canonical import to_json
 from farm.errors import BadInput, Missing, NoSuchThing, NotAllowed, Untrusted
 from farm.index import Claimed
+from farm.keys import Keyed
 from farm.namespaces import queue
 from farm.remaking import answer_of, identity_of
 from farm.service import Farm
@@ -284,6 +286,20 @@ def _computed_again(farm: Farm, engine: Engine, request: BuildRequest) -> None:
             f"{request.model}: its stored program has another key than the engine says",
             "somebody made it up, or the file changed while it was submitted: build it anew from the model",
         )
+    wrong = _made_up(told, keyed, request)
+    if wrong:
+        raise Untrusted(
+            f"{request.model}: '{wrong}' of the engine's manifest is not what its key was made of",
+            "somebody made it up: have it built again ('farm promote', without --vouch)",
+        )
+
+
+def _made_up(told: Mapping[str, Any], keyed: Keyed, request: BuildRequest) -> str:
+    """What of a manifest is not what its key was made of, in words: what it was made for decides whom it serves
+    (``portability``), and its program what it is built again from and refitted with."""
+    asked = {name: getattr(request, name) for name in ("target", "toolchain", "program", "profiles")}
+    mine = {**asked, "parts": keyed.parts, "told": keyed.effective.told}
+    return next((name for name, value in mine.items() if to_json({"": told.get(name)}) != to_json({"": value})), "")
 
 
 def hit(engine: Engine) -> Answer:

@@ -15,6 +15,7 @@ from farm.builds import Engine
 from farm.cli.run import run
 from farm.errors import BadInput, FarmError, Missing, NoSuchThing, Untrusted
 from farm.index import Adoption
+from farm.manifests import blob_of, whole
 from farm.promoting import promote
 from farm.service import Farm
 from farm.trust import load_signer
@@ -99,6 +100,25 @@ def test_a_made_up_key_is_not_vouched_for(opened: Opener) -> None:
     (one,) = promote(main, [victim.recipe])
     (ended,) = main.wait([one.answer], timeout=20)
     assert ended.outcome is Outcome.FAILED and served(main, "sm_86") is None
+
+
+@pytest.mark.parametrize("lie", ["parts", "target", "program", "toolchain", "profiles", "told"])
+def test_what_an_engine_is_for_cannot_be_made_up_when_it_is_vouched_for(opened: Opener, lie: str) -> None:
+    """Its key is its own, and its manifest says of it what is another program's: a look-up for portable engines goes by
+    that."""
+    pr, main = opened("pr-1"), opened()
+    victim = main.identify([Ask(str(MODEL.with_name("gemm.pt2")), "sm_89")])[0]
+    answer = ask(pr)
+    (mine,) = pr.index.engines()
+    told = {**mine.manifest, lie: getattr(victim, lie, "sha256:" + "1" * 64)}
+    told |= {"target": "sm_86"} if lie == "target" else {"toolchain": "tensorrt_rtx==1.6"} if lie == "toolchain" else {}
+    told |= {"told": {"workspace_size": 7}} if lie == "told" else {}
+    told = whole({name: value for name, value in told.items() if name != "manifest"}, mine.digest, mine.size)
+    forged = replace(mine, manifest={**told, "manifest": blob_of(told)})
+    assert forged.manifest != mine.manifest and pr.index.adopt(forged, Adoption())
+    with pytest.raises(Untrusted, match=f"'{lie}' of the engine's manifest"):
+        promote(main, [answer.identity.recipe], vouch_by="Ada")
+    assert set(engines(main)) == {"pr-1"} and main.cache.lookup_portable(victim) is None
 
 
 def test_what_a_client_built_is_promoted_from_its_program(opened: Opener, tmp_path: Path) -> None:
