@@ -168,3 +168,11 @@ class NamespacesContract:
         assert index.adopt(adopted, Adoption(replace=False, event="promoted", detail={"by": "Ada"}))
         assert kinds(index, build.id)[-1] == "promoted"
         assert index.adopt(engine(request("b"), build="unknown"), Adoption(event="promoted"))
+
+    def test_what_an_adopted_engine_takes_the_place_of_may_be_fetched_yet(self, index: Any) -> None:
+        """It was promised: its bytes are condemned as those that a build takes the place of."""
+        one = request()
+        assert index.adopt(engine(one), Adoption()) and index.condemned()[0] == 0
+        assert index.adopt(engine(one, digest=digest("another")), Adoption()) and index.condemned()[0] == 1
+        assert index.named([digest("own")]) == {digest("own")}, "and reconcile lets them be"
+        assert index.adopt(engine(one, digest=digest("another")), Adoption()) and index.condemned()[0] == 1
