@@ -30,6 +30,9 @@ class Adopting(BuildRows):
         rows = [_row(engine, terms, now)]
         self.db.each(connection, (statements.condemn_former, engines, rows if terms.replace else []))
         self.db.each(connection, (put, engines, rows))
+        there = connection.execute(select(engines.c.manifest).where(*place)).scalar_one()
+        if there != rows[0]["manifest"]:  # of two at once, the other's
+            return False
         links = [parts_row(terms.parts, now, self.trusted)] if terms.parts is not None else []
         self.db.each(connection, (statements.add_parts, key_parts, links))
         served = [(engine.recipe, engine.namespace, engine.serves)]
