@@ -160,6 +160,16 @@ class NamespacesContract:
         assert index.adopt(engine(request()), Adoption())
         assert [one.digest for one in index.engines()] == [digest("own")]
 
+    def test_of_many_that_vouch_at_once_one_is_first(self, index: Index) -> None:
+        """And the others are told so: what their engine serves is not what stands there."""
+        for name in range(5):
+            one = request(name)
+            made = [engine(one, manifest={**engine(one).manifest, "manifest": digest(n)}) for n in range(8)]
+            done = together(lambda n, made=made: index.adopt(made[n], Adoption(replace=False)), len(made))
+            (there,) = index.find([wanted(one)], ["main"])
+            assert done.count(True) == 1 and there is not None
+            assert there.engine.manifest["manifest"] == digest(done.index(True))
+
     def test_what_happened_is_told_of_its_build(self, index: Index) -> None:
         build = queued(index, pr())
         given = lease(index)
