@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from farm.collection import Choice, Going, Kind, Rules, Thing, Why, bytes_of, choose, oldest
+from farm.collection import Choice, Going, Kind, Rules, Thing, Why, bytes_of, choose, is_under, oldest
 from farm.config import Config
 from farm.errors import FarmError
 from farm.leaving import Condemned, Leaving, Protected
@@ -291,7 +291,7 @@ def standings(index: Leaving, config: Config) -> list[Standing]:
     if rules.max_bytes is not None:
         found.append(_standing(ALL, things, rules, rules.max_bytes, safe.now))
     for namespace, limit in sorted(rules.quotas.items()):
-        mine = [thing for thing in things if thing.kind is Kind.ENGINE and thing.namespace == namespace]
+        mine = [thing for thing in things if is_under(thing, namespace)]
         found.append(_standing(namespace, mine, rules, limit, safe.now))
     return found
 

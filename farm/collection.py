@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from farm.errors import BadInput
+from farm.namespaces import admits
 from farm.toolchains import FLAVOURS, PINNED
 
 GRACE_SECONDS = 3600.0
@@ -109,7 +110,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 @dataclass(frozen=True)
 class Rules:
     """What is wanted. Sizes are bytes, times seconds; ``None`` is no limit. ``namespaces``: only engines of these are
-    looked at, and counted (empty: all, and programs and forms). ``grace``: what is younger never goes."""
+    looked at, and counted (empty: all, and programs and forms). ``quotas``: ``is_under``. ``grace``: what is younger
+    never goes."""
 
     max_bytes: int | None = None
     max_age: float | None = None
@@ -152,8 +154,8 @@ def choose(things: Iterable[Thing], rules: Rules, now: float) -> Choice:
     looked = [thing for thing in things if rules.looks_at(thing)]
     free = {thing for thing in looked if not why_kept(thing, rules, now)}
     going = {thing: why for thing in free if (why := _on_its_own(thing, rules, now))}
-    for namespace, limit in sorted(rules.quotas.items()):
-        mine = [t for t in looked if t.kind is Kind.ENGINE and t.namespace == namespace and t not in going]
+    for namespace, limit in sorted(rules.quotas.items(), key=_narrowest):
+        mine = [t for t in looked if is_under(t, namespace) and t not in going]
         going |= dict.fromkeys(_over(mine, free, limit), Why.QUOTA)
     if rules.max_bytes is not None:
         rest = [thing for thing in looked if thing not in going]
@@ -165,6 +167,16 @@ def choose(things: Iterable[Thing], rules: Rules, now: float) -> Choice:
         kept=bytes_of(thing for thing in looked if thing not in free),
         left=bytes_of(thing for thing in looked if thing not in going),
     )
+
+
+def _narrowest(quota: tuple[str, int]) -> tuple[bool, int, str]:
+    """What one namespace had to give up, all those that begin alike have less of already."""
+    return quota[0].endswith("*"), -len(quota[0]), quota[0]
+
+
+def is_under(thing: Thing, quota: str) -> bool:
+    """Whether a thing counts towards the quota of a namespace, or of all that begin alike (``pr-*``) together."""
+    return thing.kind is Kind.ENGINE and admits((quota,), thing.namespace)
 
 
 def why_kept(thing: Thing, rules: Rules, now: float) -> str:

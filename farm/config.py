@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from urllib.parse import quote, urlsplit
 
 from farm.errors import BadConfig
-from farm.namespaces import MAIN, Realm
+from farm.namespaces import MAIN, Realm, is_name
 
 BROKERS = ("memory:", "redis:", "rediss:", "amqp:", "amqps:")
 TIMINGS = ("share", "off", "editable", "strict")
@@ -98,7 +98,7 @@ class Config:
 
     @property
     def quotas_by_namespace(self) -> dict[str, int]:
-        """The most bytes of each namespace's engines."""
+        """The most bytes of the engines of each namespace, or of all together that begin alike (``pr-*``)."""
         return {name: parse_size(size) for name, _, size in (one.rpartition("=") for one in self.quotas)}
 
     @property
@@ -208,11 +208,12 @@ def _check_quotas(config: Config) -> None:
     for one in config.quotas:
         name, equals, size = one.rpartition("=")
         try:
-            good = bool(name and equals) and parse_size(size) >= 0
+            whole = f"{name[:-1]}x" if name.endswith("*") else name
+            good = bool(equals) and is_name(whole) and parse_size(size) >= 0
         except (ValueError, OverflowError):
             good = False
         if not good:
-            raise BadConfig(f"FARM_QUOTAS holds '{one}'", "write NAMESPACE=SIZE, as in main=200G,pr=20G")
+            raise BadConfig(f"FARM_QUOTAS holds '{one}'", "write NAMESPACE=SIZE, as in main=200G,pr-*=20G")
 
 
 def _check_url(text: str) -> None:

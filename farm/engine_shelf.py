@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from farm.asks import Identity
 from farm.builds import BuildRequest, Lease
-from farm.cache import EngineCache, Miss, key_parts
+from farm.cache import BLOB_LOST, EngineCache, Miss, key_parts
 from farm.config import Config
 from farm.container import Header, header_for, pack
 from farm.errors import CorruptBlob, Missing, Untrusted
@@ -97,7 +97,9 @@ class FarmShelf:
     ) -> None:
         """``own`` is the namespace that engines are put into."""
         self._config, self._index, self._own = config, index, own
-        self._cache = EngineCache(index, store, config.realm.owning(own), trust=trust, signer=signer)
+        # What is built here is put there, whatever else this machine's workers build for.
+        realm = replace(config.realm.owning(own), builds=(own,))
+        self._cache = EngineCache(index, store, realm, trust=trust, signer=signer)
         self._recorder = Recorder(index)
         self._worker = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._hearts = Hearts(self._index, config.lease_seconds, min(LOOK_SECONDS, config.lease_seconds / 4), 0.0)
@@ -113,11 +115,18 @@ class FarmShelf:
         (found,) = self._cache.lookup([asked.identity])
         if isinstance(found, Miss):
             if found.lost is not None:
-                self._index.drop_engine(found.lost.recipe, found.lost.digest, "blob missing")
+                self._forget(found)
             with self._recorder.adding() as more:
                 tally_miss(more, asked.identity.key, found.reason)
             return None
         return self._fetch(asked, found) if _serves(asked, found) else None
+
+    def _forget(self, miss: Miss) -> None:
+        """As whoever builds does (``Farm.submit``): of what was altered that row alone."""
+        assert miss.lost is not None
+        gone = miss.why == BLOB_LOST
+        reason, place = ("blob missing", None) if gone else ("row altered", miss.lost.namespace)
+        self._index.drop_engine(miss.lost.recipe, miss.lost.digest, reason, place)
 
     def _fetch(self, asked: Asked, found: Found) -> Fetched | None:
         engine = found.engine

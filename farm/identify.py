@@ -37,6 +37,7 @@ class _Known:
     profiles: tuple[Mapping[str, Any], ...]
 
 
+FORMATS = ("pt2", "onnx")
 REMEMBERED = 64
 """Programs that a worker keeps open; a sweep is over a few."""
 
@@ -182,9 +183,16 @@ class Identifier:
         """Key and recipe of a stored build from the stored program itself, and the positions of its inputs.
 
         Nothing is used that a client said of its digests, or of what the builder is to be told. A program is
-        opened once per content, whichever thread comes first; ``program()`` gives its file.
+        opened once per content, whichever thread comes first; ``program()`` gives its file. ``BadInput`` for a request
+        that cannot be.
         """
+        if request.program_format not in FORMATS:  # it is part of a file's name, too
+            raise BadProgram(f"'{request.program_format[:20]}' is no kind of program", "ask with the model itself")
         opened = self.stored_program(program, request)
+        if opened.format != request.program_format:
+            raise BadProgram(
+                f"{request.model} was stored as .{request.program_format} and is .{opened.format}", "ask with it itself"
+            )
         settings = CompilationSettings.from_mapping(request.settings)
         target = parse_target(request.target).target
         keyed = keys.compute(facts(opened), request.profiles, settings, exact_toolchain(request.toolchain), target)

@@ -17,16 +17,22 @@ from typing import Any
 from farm.asks import Answer, EngineRef, Outcome
 from farm.builds import BuildRequest, Engine
 from farm.cache import EngineCache
+from farm.canonical import to_json
 from farm.errors import BadInput, Missing, NoSuchThing, NotAllowed, Untrusted
 from farm.index import Claimed
+from farm.keys import Keyed
 from farm.namespaces import queue
+from farm.placement import capability, gpu_memory_needed, memory_needed
 from farm.remaking import answer_of, identity_of
 from farm.service import Farm
 from farm.store import lost
+from farm.targets import parse_target
+from farm.toolchains import exact_toolchain
 from farm.trust import Signer
 
 REBUILT, VOUCHED, THERE = "rebuilt", "vouched", "there"
 NO_PROGRAM = "its program, or how it was asked for, is gone"
+MADE_UP = "somebody made it up, or the file changed while it was submitted: build it anew from the model"
 LISTED = "'farm ls engines --namespace NS' lists them"
 LOOKED_AT = 1000
 
@@ -209,7 +215,7 @@ def _rebuilt(farm: Farm, found: Sequence[tuple[str, Source]], to: str, keep: boo
     there = {one.recipe: engine for _, one in found if (engine := _there(farm, one, to)) is not None}
     wanted = [one for _, one in found if one.recipe not in there]
     _makeable(farm, wanted)
-    answers = _queue(farm, wanted, to, keep)
+    answers = _queue(farm, [_as_computed(farm, one.request) for one in wanted if one.request], to, keep)
     return [
         Promoted(name, to, THERE, hit(there[one.recipe]), to)
         if one.recipe in there
@@ -218,8 +224,19 @@ def _rebuilt(farm: Farm, found: Sequence[tuple[str, Source]], to: str, keep: boo
     ]
 
 
-def _queue(farm: Farm, wanted: Sequence[Source], to: str, keep: bool) -> dict[str, Answer]:
-    requests = {one.recipe: _in_namespace(farm, one.request, to) for one in wanted if one.request}
+def _as_computed(farm: Farm, request: BuildRequest) -> BuildRequest:
+    """The request with what its stored program makes of it. ``Untrusted`` where that has another key: queued, what was
+    made up would stand in the way of those who ask for that recipe in earnest."""
+    if farm.config.realm.trusts(request.namespace):
+        return request
+    keyed = _computed_again(farm, request)
+    if (keyed.key, keyed.recipe, keyed.weights) != (request.key, request.recipe, request.weights):
+        raise Untrusted(f"{request.model}: its stored program has another key than was asked for", MADE_UP)
+    return replace(request, parts=keyed.parts, told=keyed.effective.told)
+
+
+def _queue(farm: Farm, wanted: Sequence[BuildRequest], to: str, keep: bool) -> dict[str, Answer]:
+    requests = {one.recipe: _in_namespace(farm, one, to) for one in wanted}
     if not requests:
         return {}
     # What is there and could not be handed out is built in its place; so is what failed in another namespace.
@@ -234,14 +251,24 @@ def _queue(farm: Farm, wanted: Sequence[Source], to: str, keep: bool) -> dict[st
 
 def _in_namespace(farm: Farm, request: BuildRequest, to: str) -> BuildRequest:
     """The same, asked for by whoever promotes it: nothing of how the build is scheduled is taken over."""
+    toolchain, size = exact_toolchain(request.toolchain), farm.store.size(request.program) or 0
     return replace(
         request,
         namespace=to,
-        capability=queue(request.capability, trusted=True),
+        capability=_capability(request),
         tenant=farm.config.tenant,
         flow=farm.waiter,
         priority=0,
+        expected=0.0,
+        memory=memory_needed(size, request.settings),
+        gpu_memory=gpu_memory_needed(toolchain, size, request.settings),
     )
+
+
+def _capability(request: BuildRequest) -> str:
+    """The queue of trusted workers that can build this."""
+    target = parse_target(request.target).target
+    return queue(capability(exact_toolchain(request.toolchain), target, request.settings), trusted=True)
 
 
 # -- vouched for ---------------------------------------------------------------------------------------------
@@ -259,16 +286,39 @@ def _vouched(farm: Farm, cache: EngineCache, name: str, one: Source, to: str, by
         raise BadInput(f"'{name}' has different engines in {spaces}", "say which is meant with --from")
     engine = others[0]
     assert one.request is not None
-    _computed_again(farm, engine, one.request)
-    made = cache.vouch(engine, to, by, queue(one.request.capability, trusted=True))
+    _check_engine(engine, one.request, _computed_again(farm, one.request))
+    made = cache.vouch(engine, to, by, _capability(one.request))
     if made is None:
         raise BadInput(f"'{to}' has got another engine of {one.model} meanwhile", "look at it: 'farm ls engines'")
     return Promoted(name, to, VOUCHED, hit(made), engine.namespace, by)
 
 
-def _computed_again(farm: Farm, engine: Engine, request: BuildRequest) -> None:
-    """``Untrusted`` unless the stored program, as it was asked for, has the key, recipe and weights that the engine's
-    manifest gives."""
+def _check_engine(engine: Engine, request: BuildRequest, keyed: Keyed) -> None:
+    """``Untrusted`` unless the engine's manifest says of it what its program and settings make of it."""
+    told = engine.manifest
+    if (keyed.key, keyed.recipe, keyed.weights) != (told.get("key"), engine.recipe, told.get("weights")):
+        raise Untrusted(f"{request.model}: its stored program has another key than the engine says", MADE_UP)
+    wrong = _made_up(told, keyed, request)
+    if wrong:
+        raise Untrusted(
+            f"{request.model}: the engine's manifest is wrong about its {wrong}",
+            "somebody made it up: have it built again ('farm promote', without --vouch)",
+        )
+
+
+def _made_up(told: Mapping[str, Any], keyed: Keyed, request: BuildRequest) -> str:
+    """What of a manifest is not what its key was made of, in words: what it was made for decides whom it serves
+    (``portability``), and its program what it is built again from and refitted with."""
+    asked = {name: getattr(request, name) for name in ("target", "toolchain", "program", "profiles", "model")}
+    mine = {**asked, "parts": keyed.parts, "told": keyed.effective.told}
+    return next((name for name, value in mine.items() if to_json({"": told.get(name)}) != to_json({"": value})), "")
+
+
+# -- computed again ------------------------------------------------------------------------------------------
+
+
+def _computed_again(farm: Farm, request: BuildRequest) -> Keyed:
+    """What the stored program, as it was asked for, has for a key. ``Untrusted`` for what makes no sense."""
     with tempfile.TemporaryDirectory(prefix="farm-promote-") as folder:
         path = Path(folder) / f"program.{request.program_format}"
 
@@ -277,13 +327,10 @@ def _computed_again(farm: Farm, engine: Engine, request: BuildRequest) -> None:
                 raise Missing(f"{request.model} cannot be promoted: {NO_PROGRAM}")
             return path
 
-        keyed, _ = farm.identifier.recompute(program, request)
-    told = engine.manifest
-    if (keyed.key, keyed.recipe, keyed.weights) != (told.get("key"), engine.recipe, told.get("weights")):
-        raise Untrusted(
-            f"{request.model}: its stored program has another key than the engine says",
-            "somebody made it up, or the file changed while it was submitted: build it anew from the model",
-        )
+        try:
+            return farm.identifier.recompute(program, request)[0]
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise Untrusted(f"{request.model}: what was asked for makes no sense: {error}", MADE_UP) from error
 
 
 def hit(engine: Engine) -> Answer:

@@ -369,7 +369,8 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
 
     limits = Limits(seconds=config.build_timeout, memory=config.build_memory)
     signer = open_signer(config)
-    shelf = FarmShelf(config, index, store, config.namespace, signer=signer)
+    # Its engines become part of artefacts that this worker signs: they must be vouched for themselves.
+    shelf = FarmShelf(config, index, store, config.namespace, open_trust(config), signer)
     torch_tensorrt = TorchTensorRTBuilder(fitting.environment, shelf=shelf)
     builder = Builders(TensorRTBuilder(fitting.environment), torch_tensorrt)
     return BuildWorker(

@@ -297,7 +297,10 @@ class BuildWorker:
         This closes the gap between a client's look at a file and its upload, and keeps a wrong or hostile
         client from naming one program's engine by another's key (DESIGN, promises 1 and 5).
         """
-        keyed, inputs = self.shop.identifier.recompute(program, request)
+        try:
+            keyed, inputs = self.shop.identifier.recompute(program, request)
+        except BadInput as error:  # whoever has asked for this recipe in earnest has been able to compute it
+            raise AttemptFailed(Failure(FailureKind.NODE, error.message, error.hint)) from error
         if (keyed.key, keyed.recipe, keyed.weights) != (request.key, request.recipe, request.weights):
             # Of this upload, not of the recipe: remembered, it would turn away those who have the right file.
             raise AttemptFailed(

@@ -27,7 +27,12 @@ class Adopting(BuildRows):
         place = (engines.c.recipe == engine.recipe, engines.c.namespace == engine.namespace)
         if not terms.replace and connection.execute(select(engines.c.recipe).where(*place)).first() is not None:
             return False
-        self.db.each(connection, (put, engines, [_row(engine, terms, now)]))
+        rows = [_row(engine, terms, now)]
+        self.db.each(connection, (statements.condemn_former, engines, rows if terms.replace else []))
+        self.db.each(connection, (put, engines, rows))
+        there = connection.execute(select(engines.c.manifest).where(*place)).scalar_one()
+        if there != rows[0]["manifest"]:  # of two at once, the other's
+            return False
         links = [parts_row(terms.parts, now, self.trusted)] if terms.parts is not None else []
         self.db.each(connection, (statements.add_parts, key_parts, links))
         served = [(engine.recipe, engine.namespace, engine.serves)]

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    case,
     cast,
     exists,
     false,
@@ -318,7 +319,8 @@ def condemn_former(db: Database) -> Any:
     told = (blobs.c.blob, literal("engine", Text), func.max(blobs.c.size), db.now, db.now + GRACE_SECONDS, false())
     each = select(*told).where(blobs.c.blob != "").group_by(blobs.c.blob).order_by(blobs.c.blob)
     insert: OnConflict = db.insert(condemned).from_select([column.name for column in condemned.c], each)
-    later = {"until": insert.excluded.until, "going": False}
+    until = case((condemned.c.until > insert.excluded.until, condemned.c.until), else_=insert.excluded.until)
+    later = {"until": until, "going": False}
     return insert.on_conflict_do_update(index_elements=["blob"], set_=later)
 
 

@@ -25,6 +25,7 @@ from farm.db.models import builds, engines, events, key_parts, log_chunks, notes
 from farm.db.rows import clean
 from farm.db.session import Database, reads, writes
 from farm.db.statements import IS_ACTIVE
+from farm.errors import NotAllowed
 from farm.leaving import Trimmed
 from farm.upkeep import PAGE, Place
 
@@ -37,6 +38,7 @@ class TrimmingRows(CollectingRows):
 
     @writes
     def trim_sweeps(self, connection: Connection, before: float, limit: int = PAGE) -> int:
+        self._check_history()
         some = select(sweeps.c.id).where(*_old_sweep(before)).order_by(sweeps.c.id).limit(limit)
         gone = connection.execute(some).scalars().all()
         connection.execute(delete(sweeps).where(sweeps.c.id.in_(gone)))
@@ -44,6 +46,7 @@ class TrimmingRows(CollectingRows):
 
     @writes
     def trim_builds(self, connection: Connection, before: float, after: Place = (), limit: int = PAGE) -> Trimmed:
+        self._check_history()
         query = select(*IN_ORDER, _stays().label("stays")).where(*_old_build(before))
         page = connection.execute(beyond(query, IN_ORDER, after).limit(limit)).all()
         if not page:
@@ -57,12 +60,17 @@ class TrimmingRows(CollectingRows):
 
     @writes
     def trim_parts(self, connection: Connection, before: float, grace: float, limit: int = PAGE) -> int:
+        self._check_history()
         query = select(key_parts.c.key, key_parts.c.recipe, key_parts.c.outline).where(*_old_parts(self.db, before))
         some = connection.execute(query.order_by(key_parts.c.key, key_parts.c.recipe).limit(limit)).all()
         which = tuple_(key_parts.c.key, key_parts.c.recipe).in_([(row.key, row.recipe) for row in some])
         connection.execute(delete(key_parts).where(which))
         self._condemn(connection, (((row.outline, OUTLINE, 0),) for row in some), grace)
         return len(some)
+
+    def _check_history(self) -> None:
+        if not self.trusted:
+            raise NotAllowed("history is everybody's: it is forgotten from trusted namespaces alone")
 
     @reads
     def history(self, connection: Connection, before: float) -> dict[str, int]:

@@ -65,7 +65,7 @@ def check_custom_ops(custom_ops: Mapping[str, str] | None) -> dict[str, str]:
     """``custom_ops`` with its values checked: ``sha256:`` and 64 hexadecimal digits each."""
     given = dict(custom_ops or {})
     for name, found in given.items():
-        if not _DIGEST.fullmatch(found):
+        if not isinstance(found, str) or not _DIGEST.fullmatch(found):
             raise BadProgram(
                 f"the declared digest of custom operator {name} is {found!r}",
                 f"Write it as {name}: sha256:<64 hex digits> of the operator's implementation.",

@@ -160,6 +160,16 @@ class NamespacesContract:
         assert index.adopt(engine(request()), Adoption())
         assert [one.digest for one in index.engines()] == [digest("own")]
 
+    def test_of_many_that_vouch_at_once_one_is_first(self, index: Index) -> None:
+        """And the others are told so: what their engine serves is not what stands there."""
+        for name in range(5):
+            one = request(name)
+            made = [engine(one, manifest={**engine(one).manifest, "manifest": digest(n)}) for n in range(8)]
+            done = together(lambda n, made=made: index.adopt(made[n], Adoption(replace=False)), len(made))
+            (there,) = index.find([wanted(one)], ["main"])
+            assert done.count(True) == 1 and there is not None
+            assert there.engine.manifest["manifest"] == digest(done.index(True))
+
     def test_what_happened_is_told_of_its_build(self, index: Index) -> None:
         build = queued(index, pr())
         given = lease(index)
@@ -168,3 +178,11 @@ class NamespacesContract:
         assert index.adopt(adopted, Adoption(replace=False, event="promoted", detail={"by": "Ada"}))
         assert kinds(index, build.id)[-1] == "promoted"
         assert index.adopt(engine(request("b"), build="unknown"), Adoption(event="promoted"))
+
+    def test_what_an_adopted_engine_takes_the_place_of_may_be_fetched_yet(self, index: Any) -> None:
+        """It was promised: its bytes are condemned as those that a build takes the place of."""
+        one = request()
+        assert index.adopt(engine(one), Adoption()) and index.condemned()[0] == 0
+        assert index.adopt(engine(one, digest=digest("another")), Adoption()) and index.condemned()[0] == 1
+        assert index.named([digest("own")]) == {digest("own")}, "and reconcile lets them be"
+        assert index.adopt(engine(one, digest=digest("another")), Adoption()) and index.condemned()[0] == 1

@@ -161,6 +161,12 @@ def test_upkeep_from_an_untrusted_namespace_leaves_trusted_rows_alone(main: Farm
         things = list(things_of(index, (Kind.ENGINE,), index.protected()))
         assert {thing.namespace for thing in things} == {"main", "pr-1"}
         index.condemn(things, 0.0)
+        for kind in (Kind.PROGRAM, Kind.FORM):
+            some = list(things_of(index, (kind,), index.protected()))
+            assert some and index.condemn(some, 0.0) == [], "trusted engines are built again from it"
+        for way in (index.trim_sweeps, index.trim_builds, lambda before: index.trim_parts(before, 0.0)):
+            with pytest.raises(NotAllowed):
+                way(1e12)
     assert [engine.namespace for engine in main.index.engines()] == ["main"]
 
 

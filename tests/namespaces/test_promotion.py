@@ -15,7 +15,9 @@ from farm.builds import Engine
 from farm.cli.run import run
 from farm.errors import BadInput, FarmError, Missing, NoSuchThing, Untrusted
 from farm.index import Adoption
+from farm.manifests import blob_of, whole
 from farm.promoting import promote
+from farm.remaking import answer_of
 from farm.service import Farm
 from farm.trust import load_signer
 from tests.namespaces.conftest import MODEL, Opener, ask
@@ -94,11 +96,79 @@ def test_a_made_up_key_is_not_vouched_for(opened: Opener) -> None:
     assert claim.build is not None
     evil = evil_engine(pr, victim, "pr-1", target="sm_86", build=claim.build.id)
     assert pr.index.adopt(replace(evil, build=claim.build.id), Adoption())
-    with pytest.raises(Untrusted, match="another key"):
-        promote(main, [victim.recipe], vouch_by="Ada")
-    (one,) = promote(main, [victim.recipe])
+    for way in ({"vouch_by": "Ada"}, {}):
+        with pytest.raises(Untrusted, match="another key"):
+            promote(main, [victim.recipe], **way)
+    assert served(main, "sm_86") is None
+    assert ask(main, "sm_86").outcome is Outcome.BUILT, "nothing that was made up stands in its way"
+
+
+LIES: dict[str, Any] = {
+    "target": "sm_xx",
+    "toolchain": "zz",
+    "settings": {"a": 1},
+    "profiles": (1,),
+    "custom_ops": {"a": 1},
+    "program_format": "../../x",
+    "program": "../../x",
+    "weights": "b3:lie",
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("vouch", ["", "Ada"])
+def test_a_request_that_makes_no_sense_is_an_error_in_words(opened: Opener, lie: str, vouch: str) -> None:
+    """Whatever an untrusted client writes as its request, nothing of it is queued, and nobody's build is held up."""
+    pr, main = opened("pr-1"), opened()
+    mine = identity_of(pr)
+    request = replace(pr._requests([mine])[0], **{lie: LIES[lie]})
+    (claim,) = pr.index.claim_or_join([request], "me")
+    assert claim.build is not None
+    pr.index.adopt(replace(evil_engine(pr, mine, "pr-1", build=claim.build.id), build=claim.build.id), Adoption())
+    with pytest.raises(FarmError):
+        promote(main, [mine.recipe], vouch_by=vouch)
+    assert [build.request.namespace for build in main.index.builds()] == ["pr-1"] and set(engines(main)) == {"pr-1"}
+
+
+def test_how_a_promoted_build_is_scheduled_is_farm_s_own(opened: Opener) -> None:
+    pr, main = opened("pr-1"), opened()
+    mine = identity_of(pr)
+    lies = {"capability": "nobody/serves/this", "memory": 2**60, "gpu_memory": 2**60, "parts": {}, "told": {}}
+    (claim,) = pr.index.claim_or_join([replace(pr._requests([mine])[0], **lies)], "me")  # type: ignore[arg-type]
+    assert claim.build is not None
+    (one,) = promote(main, [claim.build.id])
     (ended,) = main.wait([one.answer], timeout=20)
-    assert ended.outcome is Outcome.FAILED and served(main, "sm_86") is None
+    assert ended.outcome is Outcome.BUILT
+
+
+def test_a_failure_that_was_made_up_is_not_remembered(opened: Opener) -> None:
+    """Of a recipe that others ask for in earnest."""
+    main = opened()
+    mine = identity_of(main)
+    (claim,) = main.index.claim_or_join([replace(main._requests([mine])[0], settings={"a": 1})], main.waiter)
+    assert claim.build is not None
+    (ended,) = main.wait([answer_of(claim.build)], timeout=20)
+    assert ended.outcome is Outcome.FAILED and "no setting 'a'" in ended.error
+    assert ask(main).outcome is Outcome.BUILT
+
+
+@pytest.mark.parametrize("lie", ["parts", "target", "program", "toolchain", "profiles", "told", "model"])
+def test_what_an_engine_is_for_cannot_be_made_up_when_it_is_vouched_for(opened: Opener, lie: str) -> None:
+    """Its key is its own, and its manifest says of it what is another program's: a look-up for portable engines goes by
+    that."""
+    pr, main = opened("pr-1"), opened()
+    victim = main.identify([Ask(str(MODEL.with_name("gemm.pt2")), "sm_89")])[0]
+    answer = ask(pr)
+    (mine,) = pr.index.engines()
+    told = {**mine.manifest, lie: getattr(victim, lie, "sha256:" + "1" * 64)}
+    told |= {"target": "sm_86"} if lie == "target" else {"toolchain": "tensorrt_rtx==1.6"} if lie == "toolchain" else {}
+    told |= {"told": {"workspace_size": 7}} if lie == "told" else {}
+    told = whole({name: value for name, value in told.items() if name != "manifest"}, mine.digest, mine.size)
+    forged = replace(mine, manifest={**told, "manifest": blob_of(told)})
+    assert forged.manifest != mine.manifest and pr.index.adopt(forged, Adoption())
+    with pytest.raises(Untrusted, match=f"wrong about its {lie}"):
+        promote(main, [answer.identity.recipe], vouch_by="Ada")
+    assert set(engines(main)) == {"pr-1"} and main.cache.lookup_portable(victim) is None
 
 
 def test_what_a_client_built_is_promoted_from_its_program(opened: Opener, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.collection import Choice, Kind, Rules, Thing, Why, bytes_of, choose, parse_retired, why_kept
+from farm.collection import Choice, Kind, Rules, Thing, Why, bytes_of, choose, is_under, parse_retired, why_kept
 from farm.errors import BadInput
 
 NOW, GRACE = 10_000.0, 100.0
@@ -48,7 +48,9 @@ RULES = st.builds(
     Rules,
     max_bytes=LIMITS,
     max_age=st.one_of(st.none(), st.sampled_from([50.0, 3000.0, 9500.0])),
-    quotas=st.dictionaries(st.sampled_from(NAMESPACES), st.integers(0, 200)),
+    quotas=st.sampled_from([NAMESPACES, ("m*", "pr"), ("*",)]).flatmap(
+        lambda names: st.dictionaries(st.sampled_from(names), st.integers(0, 200))
+    ),
     retired=st.sampled_from([(), (parse_retired("tensorrt<10.10"),), (parse_retired("tensorrt_rtx"),)]),
     namespaces=st.sampled_from([(), (), ("pr",)]),
     grace=st.just(GRACE),
@@ -115,13 +117,13 @@ def test_quotas_are_reached_where_that_can_be(things: list[Thing], rules: Rules)
     choice = choose(things, rules, NOW)
     going = {one.thing: one.why for one in choice.going}
     for namespace, limit in rules.quotas.items():
-        mine = [t for t in things if rules.looks_at(t) and t.namespace == namespace and t.kind is Kind.ENGINE]
+        mine = [t for t in things if rules.looks_at(t) and is_under(t, namespace)]
         left = [t for t in mine if going.get(t, Why.BYTES) is Why.BYTES]
         whole = [held for held in shares(left).values() if not any(why_kept(t, rules, NOW) for t in held)]
         assert bytes_of(left) <= limit or sum(map(bytes_of, whole)) == 0
         for held in shares([t for t in mine if going.get(t) is Why.QUOTA]).values():
             assert bytes_of(left) + bytes_of(held) > limit, "it could have stayed"
-    assert all(going[t] is not Why.QUOTA or t.namespace in rules.quotas for t in going)
+    assert all(going[t] is not Why.QUOTA or any(is_under(t, quota) for quota in rules.quotas) for t in going)
 
 
 @given(farms(), st.integers(0, 400))

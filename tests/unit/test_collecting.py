@@ -425,11 +425,16 @@ def test_how_full_it_is_is_told(tmp_path: Path, place: Place) -> None:
     made = some(place, 3)
     index = index_of(place)
     pin(index, [pinned_of(made[0])], "kept")
-    env = {"FARM_HOME": str(tmp_path), "FARM_MAX_BYTES": "35", "FARM_QUOTAS": "main=20,pr=1K", "FARM_GC_GRACE": "0"}
+    env = {
+        "FARM_HOME": str(tmp_path),
+        "FARM_MAX_BYTES": "35",
+        "FARM_QUOTAS": "main=20,pr-*=1K,m*=25",
+        "FARM_GC_GRACE": "0",
+    }
     config = load(env, cwd=tmp_path)
-    assert configured_rules(config).quotas == {"main": 20, "pr": 1024}
+    assert configured_rules(config).quotas == {"main": 20, "pr-*": 1024, "m*": 25}
     found = {one.name: (one.used, one.limit, one.safe) for one in standings(index, config)}
-    assert found == {"all": (40, 35, 10), "main": (30, 20, 10), "pr": (0, 1024, 0)}
+    assert found == {"all": (40, 35, 10), "main": (30, 20, 10), "m*": (30, 25, 10), "pr-*": (0, 1024, 0)}
     assert standings(index, replace(config, max_bytes=0, quotas=())) == []
 
 
