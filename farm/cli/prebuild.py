@@ -167,7 +167,7 @@ def _run(spec: PrebuildSpec, wish: Wish) -> int:
         model_sources(farm.config.scratch / "models", left, farm.notify) as sources,
     ):
         found = _planned(farm, spec, sources, old, unchanged)
-        changes = found.changes(looking=True) if not wish.writes else []
+        changes = found.changes(looking=True, engines=wish.check) if not wish.writes else []
         if wish.builds and not changes:
             found = _built(farm, found, left)
             changes = found.changes()
