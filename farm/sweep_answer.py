@@ -65,8 +65,12 @@ class PlaceAnswer:
         among = f"of {len(self.ranking.ranked)} engines"
         if self.ranking.broken:
             among += f" within the constraints ({len(self.ranking.broken)} are not)"
+        if self.ranking.waiting:
+            among += f" ({self._waiting()})"
         if len(self.ranking.ranked) == 1:
-            return f"it is the only engine{' within the constraints' if self.ranking.broken else ''}: {values}"
+            within = " within the constraints" if self.ranking.broken else ""
+            waits = f" so far ({self._waiting()})" if self.ranking.waiting else ""
+            return f"it is the only engine{within}{waits}: {values}"
         if len(used) > 1:
             weights = " : ".join(f"{one.weight or 1:g}" for one in used)
             return f"{among} it is the best compromise ({weights}): {values}"
@@ -76,6 +80,10 @@ class PlaceAnswer:
         others = [one for one, _ in self.ranking.ranked[1 : self.ranking.equals]]
         best = " all are" if self.ranking.equals == len(self.ranking.ranked) else f" {self.ranking.equals} are"
         return f"{among}{best} as good as equal in {metric.words}, and it is {advantage(first, others[0])}: {values}"
+
+    def _waiting(self) -> str:
+        more = len(self.ranking.waiting)
+        return f"{more} more {'is' if more == 1 else 'are'} not measured yet"
 
     def _second(self) -> list[str]:
         if len(self.ranking.ranked) < 2:
@@ -110,7 +118,8 @@ class PlaceAnswer:
             value = said_value(constraint.metric, one.values)
             return [
                 f"nothing to recommend: none of {len(self.ranking.broken)} engines keeps the constraints; nearest is "
-                f"{self.settings(one.number)}, with {value} where {constraint.said()} is asked"
+                f"{self.settings(one.number)}, with {value} where {constraint.said()} is asked",
+                *([self._waiting()] if self.ranking.waiting else []),
             ]
         return ["nothing to recommend: there is no engine yet"]
 
@@ -128,6 +137,7 @@ class PlaceAnswer:
                 "axes": [metric.name for metric in self.ranking.axes],
                 "trials": [one.number for one in self.ranking.front],
             },
+            "not_measured": [one.number for one in self.ranking.waiting],
             "out_of_bounds": [{"trial": one.number, "constraint": c.said()} for one, c in self.ranking.broken],
             "sensitivity": [
                 {

@@ -44,7 +44,7 @@ class Ranking:
     """``ranked``: those within the constraints, best first, with their scores (1: best in everything). ``broken``:
     those outside, each with the first constraint that it breaks. ``used``: the objectives that the ranking is by;
     ``unknown``: metrics that were asked for, and of which no value is known. ``front``: those that no other beats in
-    every one of ``axes``."""
+    every one of ``axes``. ``waiting``: those of which a value that others are judged by is not known."""
 
     ranked: tuple[tuple[Candidate, float], ...]
     broken: tuple[tuple[Candidate, Constraint], ...]
@@ -52,6 +52,7 @@ class Ranking:
     unknown: tuple[Metric, ...]
     axes: tuple[Metric, ...]
     front: tuple[Candidate, ...]
+    waiting: tuple[Candidate, ...] = ()
 
     @property
     def best(self) -> Candidate | None:
@@ -66,15 +67,19 @@ class Ranking:
 def rank(
     candidates: Sequence[Candidate], objectives: Sequence[Objective] = (), constraints: Sequence[Constraint] = ()
 ) -> Ranking:
-    """Rank the engines of one place. A metric of which nothing is known is left out, and said to be unknown."""
+    """Rank the engines of one place. A metric of which nothing is known is left out, and said to be unknown. Where it is
+    known of some engines, the others wait: none is recommended that may yet turn out to break a constraint."""
     used = used_objectives(candidates, objectives)
     asked = [one.metric for one in objectives] + [one.metric for one in constraints]
     unknown = tuple(metric for metric in dict.fromkeys(asked) if not _known(metric, candidates))
     broken = [(one, found) for one in candidates if (found := first_broken(one.values, constraints)) is not None]
     outside = {one.number for one, _ in broken}
-    kept = [one for one in candidates if one.number not in outside and complete(one.values, used)]
+    judged = [*used, *(Objective(one.metric) for one in constraints if one.metric not in unknown)]
+    inside = [one for one in candidates if one.number not in outside]
+    kept = [one for one in inside if complete(one.values, judged)]
+    waiting = tuple(one for one in inside if not complete(one.values, judged))
     axes = _axes(kept, used)
-    return Ranking(tuple(_ordered(kept, used)), tuple(broken), used, unknown, axes, tuple(front(kept, axes)))
+    return Ranking(tuple(_ordered(kept, used)), tuple(broken), used, unknown, axes, tuple(front(kept, axes)), waiting)
 
 
 def used_objectives(candidates: Sequence[Candidate], objectives: Sequence[Objective]) -> tuple[Objective, ...]:
