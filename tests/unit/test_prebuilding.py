@@ -195,6 +195,9 @@ def test_a_fine_tune_is_locked_with_its_weights_and_not_built(farm: Farm, progra
     (tmp_path / "first.lock").write_text(format_lock([first]))
     (same,) = farm.pull(tmp_path / "first.lock", tmp_path / "same", ["rtx3090"])
     assert not same.needs_refit and same.weights is not None
+    (over,) = Pulling(farm.store).pull([Choice(line)], tmp_path / "same")
+    assert over.weights is not None and over.weights.read_bytes() == (programs / "tuned.pt2").read_bytes()
+    assert over.path.read_bytes() == pulled.path.read_bytes() and len(list((tmp_path / "same").iterdir())) == 3
     assert json.loads((tmp_path / "out" / "m.sm_86.json").read_text())["names"]["weights"] == dict(line.weights)
     (pinned,) = by_lock(farm.index, [line])  # type: ignore[arg-type]
     assert (pinned.digest, pinned.program) == (line.engine, line.program), "what is deployed is what is kept"
