@@ -65,6 +65,20 @@ def is_for(line: LockEntry, request: TargetRequest) -> bool:
     return target == request.target
 
 
+def contradiction(line: LockEntry, manifest: Mapping[str, Any]) -> str:
+    """In what a line and its engine's manifest differ, in words; empty when they agree. A line that somebody edited, or
+    put together of two in a merge, must not hand out an engine as what it is not."""
+    parts = manifest.get("parts") or {}
+    place, target = parts.get("target") or {}, _target(line)
+    told = {"key": (manifest.get("key"), line.key)}
+    if target is not None:
+        said = {"capabilities": list(target.capabilities), "gpu": target.gpu, "os": target.os, "arch": target.arch}
+        told |= {name: (place[name], said[name]) for name in said if place.get(name)}
+    if (parts.get("weights") or {}).get("policy") != "metadata":  # else another fine-tune's may stand in for it
+        told["recipe"] = manifest.get("recipe"), line.recipe
+    return next((name for name, (theirs, mine) in told.items() if theirs != mine), "")
+
+
 def _portable(
     lines: Sequence[LockEntry],
     request: TargetRequest,

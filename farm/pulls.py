@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
-from farm.lock_choice import Choice, chosen, named
+from farm.lock_choice import Choice, chosen, contradiction, named
 from farm.lockline import LockEntry
 from farm.store import BlobStore, fetch_on
 from farm.targets import TargetRequest
@@ -88,7 +88,7 @@ class Pulling:
             raise Missing(f"{line}: its manifest {line.manifest} is gone from the store", _BUILD)
         found = _parsed(data)
         plan = found.get("engine") if isinstance(found, dict) else None
-        if plan != {"digest": line.engine, "size": line.size} or found.get("key") != line.key:
+        if plan != {"digest": line.engine, "size": line.size} or contradiction(line, found):
             raise BadInput(f"{line}: its lock line names a manifest of another engine", "run 'farm prebuild' again")
         return dict(found)
 

@@ -67,8 +67,8 @@ class Ranking:
 def rank(
     candidates: Sequence[Candidate], objectives: Sequence[Objective] = (), constraints: Sequence[Constraint] = ()
 ) -> Ranking:
-    """Rank the engines of one place. A metric of which nothing is known is left out, and said to be unknown. Where it is
-    known of some engines, the others wait: none is recommended that may yet turn out to break a constraint."""
+    """Rank the engines of one place. A metric of which nothing is known is left out, and said to be unknown. Where
+    it is known of some engines, the others wait: none is recommended that may yet turn out to break a constraint."""
     used = used_objectives(candidates, objectives)
     asked = [one.metric for one in objectives] + [one.metric for one in constraints]
     unknown = tuple(metric for metric in dict.fromkeys(asked) if not _known(metric, candidates))

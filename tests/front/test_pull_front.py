@@ -158,6 +158,16 @@ def test_a_line_that_names_another_engines_manifest(farm: Farms, locked: Locked)
     assert farm.run("pull", "-o", "out").code == 2, "no manifest at all"
 
 
+@pytest.mark.parametrize("change", [{"target": "sm_86"}, {"recipe": digest(b"other")}, {"target": "sm_89/windows"}])
+def test_a_line_that_says_another_place_or_recipe(farm: Farms, locked: Locked, change: dict[str, str]) -> None:
+    line = locked("gemm", "sm_89", b"one", place={"capabilities": [89], "os": "linux", "arch": "x86_64"})
+    (farm.cwd / "farm.lock").write_text(format_lock([replace(line, **change)]))  # type: ignore[arg-type]
+    ran = farm.run("pull", "-o", "out")
+    assert ran.code == 2 and "a manifest of another engine" in ran.err and not list(farm.cwd.glob("out/*.plan"))
+    (farm.cwd / "farm.lock").write_text(format_lock([line]))
+    assert farm.run("pull", "-o", "out").code == 0
+
+
 def test_a_trust_policy_asks_for_a_signature(farm: Farms, locked: Locked) -> None:
     locked("gemm", "sm_89", b"one")
     made = farm.run("keygen", "key.pem", "--json")

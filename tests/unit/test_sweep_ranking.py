@@ -101,11 +101,10 @@ def test_what_each_setting_does() -> None:
 def test_words_say_how_many_are_not_measured_yet() -> None:
     some = [engine(1, None, 1), engine(2, 5.0, 300), engine(3, 50.0, 200)]
     bounds = [parse_constraint("latency_p99<=10")]
-    said = PlaceAnswer(
-        ("m.pt2", "sm_89", ""), rank(some, [parse_objective("engine_size")], bounds), (), {2: None}, {2: "x"}
-    )  # type: ignore[dict-item]
+    place, ranking = ("m.pt2", "sm_89", ""), rank(some, [parse_objective("engine_size")], bounds)
+    said = PlaceAnswer(place, ranking, (), {2: None}, {2: "x"})  # type: ignore[dict-item]
     assert said._recommended().startswith(
         "recommended: x, because it is the only engine within the constraints so far (1 more is not measured yet): "
     )
-    nothing = PlaceAnswer(("m.pt2", "sm_89", ""), rank(some[::2], (), bounds), (), {}, {3: "y"})
+    nothing = PlaceAnswer(place, rank(some[::2], (), bounds), (), {}, {3: "y"})
     assert nothing.sentences()[1] == "1 more is not measured yet"
