@@ -289,3 +289,8 @@ def test_by_model_for_triton_under_the_askers_names(warm: Farms, copied: Callabl
     (line,) = parse_lock((tmp_path / "farm.lock").read_text())
     assert warm.run("pull", "-t", "sm_89", "-o", "out").code == 0
     assert digest((tmp_path / "out" / "m.sm_89.plan").read_bytes()) == line.engine
+    # By key, for a GPU by its name: an engine of TensorRT-RTX is for its compute capability, as by lock file.
+    by_key = warm.run("pull", line.key, "-t", "l4", "-o", "named", "--json")
+    assert by_key.code == 0 and [item["digest"] for item in by_key.json] == [line.engine], by_key.err
+    elsewhere = warm.run("pull", line.key, "-t", "rtx3090", "-o", "none")
+    assert elsewhere.code == 3 and "is for sm_89, not for rtx3090" in elsewhere.err
