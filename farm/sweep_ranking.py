@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from farm.objectives import METRICS, Constraint, Metric, Objective
+from farm.objectives import METRICS, MILLISECONDS, PER_SECOND, Constraint, Metric, Objective
 from farm.sweep_values import Values
 from farm.sweeps import Dimension
 
 CLOSE = 0.01
 """Two scores no further apart than this share are equal; the smaller engine, then the quicker build, is taken."""
+ALIKE = 1e-4
+"""The same where nothing counts but the cosine with eager's outputs: one of 0.99 is far from one of 1."""
 PODIUM = 10
 """How many places are decided by that; those behind are in the order of their scores."""
 LEAST = 1e-9
@@ -44,7 +46,8 @@ class Ranking:
     """``ranked``: those within the constraints, best first, with their scores (1: best in everything). ``broken``:
     those outside, each with the first constraint that it breaks. ``used``: the objectives that the ranking is by;
     ``unknown``: metrics that were asked for, and of which no value is known. ``front``: those that no other beats in
-    every one of ``axes``. ``waiting``: those of which a value that others are judged by is not known."""
+    every one of ``axes``. ``waiting``: those of which a value that others are judged by is not known. ``close``: the
+    share up to which scores are equal."""
 
     ranked: tuple[tuple[Candidate, float], ...]
     broken: tuple[tuple[Candidate, Constraint], ...]
@@ -53,6 +56,7 @@ class Ranking:
     axes: tuple[Metric, ...]
     front: tuple[Candidate, ...]
     waiting: tuple[Candidate, ...] = ()
+    close: float = CLOSE
 
     @property
     def best(self) -> Candidate | None:
@@ -61,7 +65,7 @@ class Ranking:
     @property
     def equals(self) -> int:
         """How many are as good as the best, itself included."""
-        return sum(score <= self.ranked[0][1] * (1 + CLOSE) for _, score in self.ranked)
+        return sum(score <= self.ranked[0][1] * (1 + self.close) for _, score in self.ranked)
 
 
 def rank(
@@ -79,7 +83,9 @@ def rank(
     kept = [one for one in inside if complete(one.values, judged)]
     waiting = tuple(one for one in inside if not complete(one.values, judged))
     axes = _axes(kept, used)
-    return Ranking(tuple(_ordered(kept, used)), tuple(broken), used, unknown, axes, tuple(front(kept, axes)), waiting)
+    return Ranking(
+        tuple(_ordered(kept, used)), tuple(broken), used, unknown, axes, tuple(front(kept, axes)), waiting, _close(used)
+    )
 
 
 def used_objectives(candidates: Sequence[Candidate], objectives: Sequence[Objective]) -> tuple[Objective, ...]:
@@ -128,15 +134,20 @@ def _ordered(kept: Sequence[Candidate], used: Sequence[Objective]) -> list[tuple
     scored = [(one, log_score(one.values, used) - ideal / weights) for one in kept]
     scored.sort(key=lambda item: item[1])
     ordered: list[tuple[Candidate, float]] = []
-    measured = any(one.metric.measured for one in used)
+    close, timed = _close(used), any(one.metric.unit in (MILLISECONDS, PER_SECOND) for one in used)
     while scored and len(ordered) < PODIUM:
         first, least = scored[0]
-        most = least + math.log1p(max(CLOSE, first.spread if measured else 0.0))
+        most = least + math.log1p(max(close, first.spread if timed else 0.0))
         equal = scored[: bisect.bisect_right(scored, most, key=lambda item: item[1])]
         best = min(equal, key=lambda item: _tie(item[0]))
         scored.remove(best)
         ordered.append(best)
     return [(one, math.exp(score)) for one, score in (*ordered, *scored)]
+
+
+def _close(used: Sequence[Objective]) -> float:
+    """Up to which share two scores are equal. (How far repeated measurements lay apart is known of times alone.)"""
+    return ALIKE if used and all(one.metric.name == "accuracy" for one in used) else CLOSE
 
 
 def _tie(one: Candidate) -> tuple[float, ...]:

@@ -273,7 +273,7 @@ def _report(found: Prebuild, changes: Sequence[str], wish: Wish) -> None:
 
     site = pipeline()
     if wish.junit:
-        _write(wish.junit, junit(found))
+        _write(wish.junit, junit(found, changes if wish.locked else ()))
     if wish.summary:
         _write(wish.summary, markdown(found, changes))
     if site.summary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -108,3 +109,12 @@ def test_words_say_how_many_are_not_measured_yet() -> None:
     )
     nothing = PlaceAnswer(place, rank(some[::2], (), bounds), (), {}, {3: "y"})
     assert nothing.sentences()[1] == "1 more is not measured yet"
+
+
+def test_an_engine_that_computes_something_else_is_no_equal_of_one_that_does_not() -> None:
+    exact = Candidate(1, {"engine_size": 400.0, "build_time": 1.0, "accuracy": 0.99999}, {}, spread=0.05)
+    rough = Candidate(2, {"engine_size": 100.0, "build_time": 1.0, "accuracy": 0.991}, {}, spread=0.05)
+    found = rank([rough, exact], [parse_objective("accuracy")])
+    assert numbers(found) == [1, 2] and found.equals == 1
+    times = [engine(1, 3.0, 400), replace(engine(2, 3.1, 100), spread=0.05), replace(engine(3, 3.0, 300), spread=0.05)]
+    assert numbers(rank(times[1:], [parse_objective("latency_p50")])) == [2, 3], "within what repeats lay apart"
