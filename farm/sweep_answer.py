@@ -6,7 +6,7 @@ has measured some (``farm measure``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -177,8 +177,10 @@ def answers(found: SweepResults) -> list[PlaceAnswer]:
     places: dict[Place, list[TrialResult]] = {}
     for result in found.trials:
         places.setdefault(result.place, []).append(result)
-    words = _words(found) if any(result.engine for result in found.trials) else {}
-    return [_answer(found, mine, words, objectives, constraints) for mine in places.values()]
+    rows = rows_of(found)
+    words = _words(found, rows) if any(result.engine for result in found.trials) else {}
+    firsts = {row.result.trial.number for row in rows}
+    return [_answer(found, mine, firsts, words, objectives, constraints) for mine in places.values()]
 
 
 def asked(found: SweepResults) -> tuple[tuple[Objective, ...], tuple[Constraint, ...]]:
@@ -190,12 +192,13 @@ def asked(found: SweepResults) -> tuple[tuple[Objective, ...], tuple[Constraint,
 def _answer(
     found: SweepResults,
     mine: Sequence[TrialResult],
+    firsts: Collection[int],
     words: Mapping[int, str],
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
 ) -> PlaceAnswer:
     place = mine[0].place
-    first = [result for result in mine if result.same_as is None]
+    first = [result for result in mine if result.trial.number in firsts]
     ranking = rank(candidates_of(first), objectives, constraints)
     metric = ranking.used[0].metric if ranking.used else None
     return PlaceAnswer(
@@ -208,10 +211,10 @@ def _answer(
     )
 
 
-def _words(found: SweepResults) -> dict[int, str]:
+def _words(found: SweepResults, every: Sequence[Row]) -> dict[int, str]:
     """``disable_tf32=true optimization_level=3``: what tells the engines of one place apart, and nothing else."""
     places: dict[Place, list[Row]] = {}
-    for row in rows_of(found):
+    for row in every:
         places.setdefault(row.result.place, []).append(row)
     words: dict[int, str] = {}
     for rows in places.values():
