@@ -131,12 +131,13 @@ def _differs(item: Item, old: LockEntry | None, identity: Identity, engines: boo
         mine, theirs = getattr(identity, name), getattr(old, name)
         if mine != theirs:
             return f"{name} {_short(theirs)} → {_short(mine)}"
-    if item.line is not None and (engines or item.line.engine == old.engine):
+    names = (tuple(old.inputs.values()), tuple(old.outputs.values()))
+    sides = {"inputs": set(names[0]) - set(identity.inputs), "outputs": set(names[1]) - set(identity.outputs)}
+    told = ", ".join(f"{side} no longer called {_listed(gone)}" for side, gone in sides.items() if gone)
+    if not told and item.line is not None and (engines or item.line.engine == old.engine):
         # Maps of one engine's bindings tell names that were exchanged, too.
         return _compared(old, item.line, _TOLD_BY_LOOKING)
-    names = (tuple(old.inputs.values()), tuple(old.outputs.values()))
-    told = {"inputs": set(names[0]) - set(identity.inputs), "outputs": set(names[1]) - set(identity.outputs)}
-    return ", ".join(f"{side} no longer called {_listed(gone)}" for side, gone in told.items() if gone)
+    return told
 
 
 _TOLD_BY_LOOKING = ("engine", "size", "manifest", "inputs", "outputs")
