@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -69,10 +70,22 @@ def _may_differ(model: Model, folder: Path, changes: Changes) -> bool:
         return _any(own, changes.changed) or any(_matches(path, folder, source.sources) for path in changes.changed)
     if source.path:
         path = Path(source.path).resolve()
-        return path in changes.changed or path not in changes.tracked
+        return path in changes.changed or path not in changes.tracked or _has_data_apart(path)
     if source.url:
         return not source.sha256
     return bool(changes.changed)  # who knows what the script imports
+
+
+def _has_data_apart(path: Path) -> bool:
+    """Whether an ONNX file may keep weights in other files, of which git may know nothing. Their names stand in it
+    under ``location``; a file that happens to hold this word is looked at for nothing."""
+    if path.suffix.lower() != ".onnx":
+        return False
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(b"location") >= 0
+    except (OSError, ValueError):  # not there, or empty: whoever looks at it says so
+        return True
 
 
 def _any(names: Sequence[str], among: Collection[Path]) -> bool:

@@ -55,14 +55,38 @@ def chosen(
 
 
 def is_for(line: LockEntry, request: TargetRequest) -> bool:
-    """Whether a line's engine was built for the very place that is asked for. An engine of TensorRT-RTX is bound to
-    its compute capabilities, whichever GPU was named; any other to its GPU (DESIGN, Targets)."""
-    target = _target(line)
-    if target is None or not _admits(line, request):
+    """Whether a line's engine was built for the very place that is asked for."""
+    return is_place(line.target, line.toolchain, request)
+
+
+def is_place(words: str, toolchain: str, request: TargetRequest) -> bool:
+    """Whether an engine for the target ``words`` was built for the very place that is asked for. One of TensorRT-RTX is
+    bound to its compute capabilities, whichever GPU was named; any other to its GPU (DESIGN, Targets)."""
+    target, exact = _parsed(words), exact_toolchain(toolchain)
+    if target is None or not (request.toolchain is None or request.toolchain.admits(exact)):
         return False
-    if not exact_toolchain(line.toolchain).device_bound:
+    if not exact.device_bound:
         return _place(target) == _place(request.target)
     return target == request.target
+
+
+def contradiction(line: LockEntry, manifest: Mapping[str, Any]) -> str:
+    """In what a line and its engine's manifest differ, in words; empty when they agree. A line that somebody edited, or
+    put together of two in a merge, must not hand out an engine as what it is not."""
+    parts = manifest.get("parts") or {}
+    place, target = parts.get("target") or {}, _target(line)
+    told: dict[str, tuple[Any, Any]] = {"key": (manifest.get("key"), line.key)}
+    if target is not None:
+        said: dict[str, Any] = {
+            "capabilities": list(target.capabilities),
+            "gpu": target.gpu,
+            "os": target.os,
+            "arch": target.arch,
+        }
+        told |= {name: (place[name], said[name]) for name in said if place.get(name)}
+    if (parts.get("weights") or {}).get("policy") != "metadata":  # else another fine-tune's may stand in for it
+        told["recipe"] = manifest.get("recipe"), line.recipe
+    return next((name for name, (theirs, mine) in told.items() if theirs != mine), "")
 
 
 def _portable(
@@ -101,8 +125,12 @@ def _place(target: Target) -> tuple[object, ...]:
 
 
 def _target(line: LockEntry) -> Target | None:
-    """Where a line's engine is to run; ``None`` for words that a newer farm may know."""
+    return _parsed(line.target)
+
+
+def _parsed(words: str) -> Target | None:
+    """Where an engine is to run; ``None`` for words that a newer farm may know."""
     try:
-        return parse_target(line.target).target
+        return parse_target(words).target
     except FarmError:
         return None

@@ -16,11 +16,12 @@ from farm.prebuilding import Item, Prebuild, State
 _UNSAID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(found: Prebuild) -> str:
+def junit(found: Prebuild, refused: Sequence[str] = ()) -> str:
     """One test case for each entry: a failure where a required one failed or is missing, skipped where a best-effort
-    one did or nothing was looked at."""
-    cases = [_case(item) for item in found.items]
+    one did or nothing was looked at. And one for the lock file where changes of it are ``refused`` (``--locked``)."""
+    cases = [*(_case(item) for item in found.items), *([_lock_case(refused)] if refused else [])]
     bad, skipped = sum(map(_is_bad, found.items)), sum("<skipped" in case for case in cases)
+    bad += bool(refused)
     counts = f'tests="{len(cases)}" failures="{bad}" errors="0" skipped="{skipped}"'
     seconds = f'time="{sum(item.seconds for item in found.items):.3f}"'
     suite = f'<testsuite name="farm prebuild" {counts} {seconds}>\n{"".join(cases)}</testsuite>'
@@ -39,6 +40,13 @@ def _case(item: Item) -> str:
         return f"{head}>\n<skipped message={_quoted(f'best effort: {reason}')}/>\n</testcase>\n"
     text = escape(_plain("\n".join([reason, *([item.hint] if item.hint else [])])))
     return f'{head}>\n<failure type="{item.state}" message={_quoted(reason)}>{text}</failure>\n</testcase>\n'
+
+
+def _lock_case(refused: Sequence[str]) -> str:
+    reason = _quoted(f"it would change in {count_of(len(refused), 'line')}")
+    told = escape(_plain("\n".join(refused)))
+    head = '<testcase classname="farm.lock" name="--locked" time="0.000"'
+    return f'{head}>\n<failure type="changed" message={reason}>{told}</failure>\n</testcase>\n'
 
 
 def _is_bad(item: Item) -> bool:

@@ -9,7 +9,7 @@ is, whatever else has been built since.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -28,6 +28,7 @@ from farm.store import lost
 
 REASONS = 3
 """So many differences from what was locked are told of each entry."""
+ANOTHERS = "only another recipe's engine is there"
 NOT_IN_TIME = "it was not finished in the time given"
 
 
@@ -100,40 +101,51 @@ class Prebuild:
         states = [item.state for item in self.items]
         return {"entries": len(states)} | {str(one): states.count(one) for one in State if one in states}
 
-    def changes(self, looking: bool = False) -> list[str]:
+    def changes(self, looking: bool = False, engines: bool = False) -> list[str]:
         """In what the lock file differs from what is true; with ``looking`` as far as that can be said before anything
-        is built: by keys and names."""
+        is built: by keys and names, and with ``engines`` also by what lies in the store."""
         known = {entry.name: entry for entry in self.old}
         told = []
         for item in self.items:
-            told += _changes(item, known.pop(item.entry.name, None), looking)
+            told += _changes(item, known.pop(item.entry.name, None), looking, engines)
         return told + [f"{entry}: the manifest has it no longer" for entry in known.values()]
 
 
-def _changes(item: Item, old: LockEntry | None, looking: bool) -> list[str]:
+def _changes(item: Item, old: LockEntry | None, looking: bool, engines: bool = False) -> list[str]:
     if looking and item.state is not State.FAILED and item.identity is not None:
-        told = _differs(old, item.identity)
+        told = _differs(item, old, item.identity, engines)
         return [f"{item.entry}: {told}"] if told else []
     new = item.line if item.state.there else None
     if new == old:
         return []
     if old is None or new is None:
         return [f"{item.entry}: {'it is new' if new else 'it has no engine'}"]
-    fields = [name for name, value in vars(new).items() if getattr(old, name) != value]
-    texts = [f"{name} {_short(getattr(old, name))} → {_short(getattr(new, name))}" for name in fields]
-    return [f"{item.entry}: {', '.join(texts)}"]
+    return [f"{item.entry}: {_compared(old, new, vars(new))}"]
 
 
-def _differs(old: LockEntry | None, identity: Identity) -> str:
+def _differs(item: Item, old: LockEntry | None, identity: Identity, engines: bool) -> str:
     if old is None:
-        return "it is new"
+        # One that is best effort and cannot be built has no line: it is as it was, until it is found to be there.
+        return "it is new" if item.entry.required or item.state.there else ""
     for name in ("toolchain", "key", "recipe"):
         mine, theirs = getattr(identity, name), getattr(old, name)
         if mine != theirs:
             return f"{name} {_short(theirs)} → {_short(mine)}"
     names = (tuple(old.inputs.values()), tuple(old.outputs.values()))
-    told = {"inputs": set(names[0]) - set(identity.inputs), "outputs": set(names[1]) - set(identity.outputs)}
-    return ", ".join(f"{side} no longer called {_listed(gone)}" for side, gone in told.items() if gone)
+    sides = {"inputs": set(names[0]) - set(identity.inputs), "outputs": set(names[1]) - set(identity.outputs)}
+    told = ", ".join(f"{side} no longer called {_listed(gone)}" for side, gone in sides.items() if gone)
+    if not told and item.line is not None and (engines or item.line.engine == old.engine):
+        # Maps of one engine's bindings tell names that were exchanged, too.
+        return _compared(old, item.line, _TOLD_BY_LOOKING)
+    return told
+
+
+_TOLD_BY_LOOKING = ("engine", "size", "manifest", "inputs", "outputs")
+
+
+def _compared(old: LockEntry, new: LockEntry, names: Iterable[str]) -> str:
+    fields = [name for name in names if getattr(old, name) != getattr(new, name)]
+    return ", ".join(f"{name} {_short(getattr(old, name))} → {_short(getattr(new, name))}" for name in fields)
 
 
 def _short(value: object) -> str:
@@ -217,7 +229,7 @@ def _found(farm: Farm, item: Item, found: Found | Miss) -> Item:
         return replace(item, line=line, state=State.LOCKED if line == item.locked else State.CACHED)
     if item.identity.refused:
         return replace(item, state=State.FAILED, why=item.identity.refused[:1])
-    return replace(item, why=(found.why,) if isinstance(found, Miss) else ("only another recipe's engine is there",))
+    return replace(item, why=(found.why,) if isinstance(found, Miss) else (ANOTHERS,))
 
 
 def _serves(found: Found) -> bool:
@@ -329,6 +341,8 @@ def _ended(item: Item, answer: Answer, hit: Found | Miss) -> Item:
         return replace(item, state=State.FAILED, why=(NOT_IN_TIME,), hint="give it more, or a faster worker")
     if isinstance(hit, Miss):
         return replace(item, state=State.FAILED, why=(hit.why,), hint="ask again")
+    if not _serves(hit):  # what was built has gone again, or is not believed, and another recipe's was found
+        return replace(item, state=State.FAILED, why=(ANOTHERS,), hint="ask again")
     state = State.JOINED if str(answer.outcome) == "joined" else State.BUILT
     return replace(item, state=state, line=line_of(item.entry, identity, hit.engine))
 

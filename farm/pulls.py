@@ -7,7 +7,9 @@ no TensorRT, no torch. Where signatures are asked for, the engine's row is looke
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
-from farm.lock_choice import Choice, chosen, named
+from farm.lock_choice import Choice, chosen, contradiction, named
 from farm.lockline import LockEntry
 from farm.store import BlobStore, fetch_on
 from farm.targets import TargetRequest
@@ -86,7 +88,7 @@ class Pulling:
             raise Missing(f"{line}: its manifest {line.manifest} is gone from the store", _BUILD)
         found = _parsed(data)
         plan = found.get("engine") if isinstance(found, dict) else None
-        if plan != {"digest": line.engine, "size": line.size} or found.get("key") != line.key:
+        if plan != {"digest": line.engine, "size": line.size} or contradiction(line, found):
             raise BadInput(f"{line}: its lock line names a manifest of another engine", "run 'farm prebuild' again")
         return dict(found)
 
@@ -141,20 +143,49 @@ class Pulling:
             raise FarmError(f"{line} is not handed out: {refused}", "have a worker build it whose key FARM_TRUST names")
         manifest = self.manifest(line)
         beside = self._beside(line, manifest, path, layout)
+        weights = path.with_suffix(f".weights.{_format(manifest)}") if line.program else None
+        files = {weights: line.program, path: line.engine} if weights else {path: line.engine}
         try:
-            for file in beside:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # What belongs to the plan comes first: where the plan is, all is.
-            for file, text in beside.items():
-                _write(file, text)
+            for folder in {file.parent for file in (*beside, path)}:
+                folder.mkdir(parents=True, exist_ok=True)
+            lacking = {file: digest for file, digest in files.items() if not _holds(file, digest)}
+            if any(os.path.lexists(file) for file in lacking) or any(_next(file).exists() for file in files):
+                self._replace(line, files, lacking, beside)
+            else:
+                self._lay(line, lacking, beside)
         except OSError as error:
             raise Unavailable(f"{path} cannot be written: {error.strerror}", "choose another -o folder") from error
-        weights = path.with_suffix(f".weights.{_format(manifest)}") if line.program else None
-        if weights is not None:
-            self._fetch(line, line.program, weights)
-        self._fetch(line, line.engine, path)
         return Pulled(line, path, choice.portable, needs_refit(line, manifest), weights)
+
+    def _lay(self, line: LockEntry, files: Mapping[Path, str], beside: Mapping[Path, str]) -> None:
+        """What belongs to the plan comes first: where the plan is, all is."""
+        for file, text in beside.items():
+            _write(file, text)
+        for file, digest in files.items():
+            self._fetch(line, digest, file)
+
+    def _replace(
+        self, line: LockEntry, files: Mapping[Path, str], lacking: Mapping[Path, str], beside: Mapping[Path, str]
+    ) -> None:
+        """Another engine has the name: it stays, with all that belongs to it, until everything of the new one is here.
+        Its plan goes before any of that is laid, so that none ever stands beside another's names or weights."""
+        for file, digest in lacking.items():
+            self._fetch(line, digest, _next(file))
+        plan = list(files)[-1]
+        if not all(_holds(file, digest) for file, digest in lacking.items()):  # or somebody else was quicker
+            if plan in lacking:
+                plan.unlink(missing_ok=True)
+            else:
+                plan.replace(_next(plan))
+        for file, text in beside.items():
+            _write(file, text)
+        for file, digest in files.items():
+            if not _holds(file, digest):
+                with contextlib.suppress(FileNotFoundError):
+                    _next(file).replace(file)
+            if not file.exists():
+                self._fetch(line, digest, file)
+            _next(file).unlink(missing_ok=True)
 
     def _beside(self, line: LockEntry, manifest: Mapping[str, Any], path: Path, layout: str) -> dict[Path, str]:
         names = _names(line)
@@ -229,6 +260,18 @@ def _format(manifest: Mapping[str, Any]) -> str:
     """What programs of this graph are: an exporter made the engine's from a ``.pt2``, or there was none."""
     recipe = (manifest.get("parts") or {}).get("recipe") or {}
     return "pt2" if recipe.get("exporter") else "onnx"
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether the file lies there already. Reads all of it."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() == digest
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f".{path.name}.next")
 
 
 def _refuse_doubles(choices: Sequence[Choice], places: Sequence[Path]) -> None:

@@ -6,7 +6,7 @@ has measured some (``farm measure``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -65,8 +65,12 @@ class PlaceAnswer:
         among = f"of {len(self.ranking.ranked)} engines"
         if self.ranking.broken:
             among += f" within the constraints ({len(self.ranking.broken)} are not)"
+        if self.ranking.waiting:
+            among += f" ({self._waiting()})"
         if len(self.ranking.ranked) == 1:
-            return f"it is the only engine{' within the constraints' if self.ranking.broken else ''}: {values}"
+            within = " within the constraints" if self.ranking.broken else ""
+            waits = f" so far ({self._waiting()})" if self.ranking.waiting else ""
+            return f"it is the only engine{within}{waits}: {values}"
         if len(used) > 1:
             weights = " : ".join(f"{one.weight or 1:g}" for one in used)
             return f"{among} it is the best compromise ({weights}): {values}"
@@ -76,6 +80,10 @@ class PlaceAnswer:
         others = [one for one, _ in self.ranking.ranked[1 : self.ranking.equals]]
         best = " all are" if self.ranking.equals == len(self.ranking.ranked) else f" {self.ranking.equals} are"
         return f"{among}{best} as good as equal in {metric.words}, and it is {advantage(first, others[0])}: {values}"
+
+    def _waiting(self) -> str:
+        more = len(self.ranking.waiting)
+        return f"{more} more {'is' if more == 1 else 'are'} not measured yet"
 
     def _second(self) -> list[str]:
         if len(self.ranking.ranked) < 2:
@@ -110,7 +118,8 @@ class PlaceAnswer:
             value = said_value(constraint.metric, one.values)
             return [
                 f"nothing to recommend: none of {len(self.ranking.broken)} engines keeps the constraints; nearest is "
-                f"{self.settings(one.number)}, with {value} where {constraint.said()} is asked"
+                f"{self.settings(one.number)}, with {value} where {constraint.said()} is asked",
+                *([self._waiting()] if self.ranking.waiting else []),
             ]
         return ["nothing to recommend: there is no engine yet"]
 
@@ -128,6 +137,7 @@ class PlaceAnswer:
                 "axes": [metric.name for metric in self.ranking.axes],
                 "trials": [one.number for one in self.ranking.front],
             },
+            "not_measured": [one.number for one in self.ranking.waiting],
             "out_of_bounds": [{"trial": one.number, "constraint": c.said()} for one, c in self.ranking.broken],
             "sensitivity": [
                 {
@@ -167,8 +177,10 @@ def answers(found: SweepResults) -> list[PlaceAnswer]:
     places: dict[Place, list[TrialResult]] = {}
     for result in found.trials:
         places.setdefault(result.place, []).append(result)
-    words = _words(found) if any(result.engine for result in found.trials) else {}
-    return [_answer(found, mine, words, objectives, constraints) for mine in places.values()]
+    rows = rows_of(found)
+    words = _words(found, rows) if any(result.engine for result in found.trials) else {}
+    firsts = {row.result.trial.number for row in rows}
+    return [_answer(found, mine, firsts, words, objectives, constraints) for mine in places.values()]
 
 
 def asked(found: SweepResults) -> tuple[tuple[Objective, ...], tuple[Constraint, ...]]:
@@ -180,12 +192,13 @@ def asked(found: SweepResults) -> tuple[tuple[Objective, ...], tuple[Constraint,
 def _answer(
     found: SweepResults,
     mine: Sequence[TrialResult],
+    firsts: Collection[int],
     words: Mapping[int, str],
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
 ) -> PlaceAnswer:
     place = mine[0].place
-    first = [result for result in mine if result.same_as is None]
+    first = [result for result in mine if result.trial.number in firsts]
     ranking = rank(candidates_of(first), objectives, constraints)
     metric = ranking.used[0].metric if ranking.used else None
     return PlaceAnswer(
@@ -198,10 +211,10 @@ def _answer(
     )
 
 
-def _words(found: SweepResults) -> dict[int, str]:
+def _words(found: SweepResults, every: Sequence[Row]) -> dict[int, str]:
     """``disable_tf32=true optimization_level=3``: what tells the engines of one place apart, and nothing else."""
     places: dict[Place, list[Row]] = {}
-    for row in rows_of(found):
+    for row in every:
         places.setdefault(row.result.place, []).append(row)
     words: dict[int, str] = {}
     for rows in places.values():

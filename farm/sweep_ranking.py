@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from farm.objectives import METRICS, Constraint, Metric, Objective
+from farm.objectives import METRICS, MILLISECONDS, PER_SECOND, Constraint, Metric, Objective
 from farm.sweep_values import Values
 from farm.sweeps import Dimension
 
 CLOSE = 0.01
 """Two scores no further apart than this share are equal; the smaller engine, then the quicker build, is taken."""
+ALIKE = 1e-4
+"""The same where nothing counts but the cosine with eager's outputs: one of 0.99 is far from one of 1."""
 PODIUM = 10
 """How many places are decided by that; those behind are in the order of their scores."""
 LEAST = 1e-9
@@ -44,7 +46,8 @@ class Ranking:
     """``ranked``: those within the constraints, best first, with their scores (1: best in everything). ``broken``:
     those outside, each with the first constraint that it breaks. ``used``: the objectives that the ranking is by;
     ``unknown``: metrics that were asked for, and of which no value is known. ``front``: those that no other beats in
-    every one of ``axes``."""
+    every one of ``axes``. ``waiting``: those of which a value that others are judged by is not known. ``close``: the
+    share up to which scores are equal."""
 
     ranked: tuple[tuple[Candidate, float], ...]
     broken: tuple[tuple[Candidate, Constraint], ...]
@@ -52,6 +55,8 @@ class Ranking:
     unknown: tuple[Metric, ...]
     axes: tuple[Metric, ...]
     front: tuple[Candidate, ...]
+    waiting: tuple[Candidate, ...] = ()
+    close: float = CLOSE
 
     @property
     def best(self) -> Candidate | None:
@@ -60,21 +65,27 @@ class Ranking:
     @property
     def equals(self) -> int:
         """How many are as good as the best, itself included."""
-        return sum(score <= self.ranked[0][1] * (1 + CLOSE) for _, score in self.ranked)
+        return sum(score <= self.ranked[0][1] * (1 + self.close) for _, score in self.ranked)
 
 
 def rank(
     candidates: Sequence[Candidate], objectives: Sequence[Objective] = (), constraints: Sequence[Constraint] = ()
 ) -> Ranking:
-    """Rank the engines of one place. A metric of which nothing is known is left out, and said to be unknown."""
+    """Rank the engines of one place. A metric of which nothing is known is left out, and said to be unknown. Where
+    it is known of some engines, the others wait: none is recommended that may yet turn out to break a constraint."""
     used = used_objectives(candidates, objectives)
     asked = [one.metric for one in objectives] + [one.metric for one in constraints]
     unknown = tuple(metric for metric in dict.fromkeys(asked) if not _known(metric, candidates))
     broken = [(one, found) for one in candidates if (found := first_broken(one.values, constraints)) is not None]
     outside = {one.number for one, _ in broken}
-    kept = [one for one in candidates if one.number not in outside and complete(one.values, used)]
+    judged = [*used, *(Objective(one.metric) for one in constraints if one.metric not in unknown)]
+    inside = [one for one in candidates if one.number not in outside]
+    kept = [one for one in inside if complete(one.values, judged)]
+    waiting = tuple(one for one in inside if not complete(one.values, judged))
     axes = _axes(kept, used)
-    return Ranking(tuple(_ordered(kept, used)), tuple(broken), used, unknown, axes, tuple(front(kept, axes)))
+    return Ranking(
+        tuple(_ordered(kept, used)), tuple(broken), used, unknown, axes, tuple(front(kept, axes)), waiting, _close(used)
+    )
 
 
 def used_objectives(candidates: Sequence[Candidate], objectives: Sequence[Objective]) -> tuple[Objective, ...]:
@@ -123,15 +134,20 @@ def _ordered(kept: Sequence[Candidate], used: Sequence[Objective]) -> list[tuple
     scored = [(one, log_score(one.values, used) - ideal / weights) for one in kept]
     scored.sort(key=lambda item: item[1])
     ordered: list[tuple[Candidate, float]] = []
-    measured = any(one.metric.measured for one in used)
+    close, timed = _close(used), any(one.metric.unit in (MILLISECONDS, PER_SECOND) for one in used)
     while scored and len(ordered) < PODIUM:
         first, least = scored[0]
-        most = least + math.log1p(max(CLOSE, first.spread if measured else 0.0))
+        most = least + math.log1p(max(close, first.spread if timed else 0.0))
         equal = scored[: bisect.bisect_right(scored, most, key=lambda item: item[1])]
         best = min(equal, key=lambda item: _tie(item[0]))
         scored.remove(best)
         ordered.append(best)
     return [(one, math.exp(score)) for one, score in (*ordered, *scored)]
+
+
+def _close(used: Sequence[Objective]) -> float:
+    """Up to which share two scores are equal. (How far repeated measurements lay apart is known of times alone.)"""
+    return ALIKE if used and all(one.metric.name == "accuracy" for one in used) else CLOSE
 
 
 def _tie(one: Candidate) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""A sweep's results in rows: one for each distinct build, its configurations folded into what matters. Pure."""
+"""A sweep's results in rows: one for each distinct build of a place, its configurations folded. Pure."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Row:
 
 
 def rows_of(found: SweepResults, every: bool = False) -> list[Row]:
-    """One row a distinct build, or one a trial."""
+    """One row a distinct build of a place, or one a trial. Two places may share a build (a copy of a model, a GPU and
+    its compute capability), and each asked its own question."""
     grid = found.grid
-    groups: dict[int, list[TrialResult]] = {}
+    groups: dict[object, list[TrialResult]] = {}
     for result in found.trials:
         number = result.trial.number
-        groups.setdefault(number if every else result.same_as or number, []).append(result)
+        groups.setdefault(number if every else (result.place, result.same_as or number), []).append(result)
     return [Row(members[0], len(members), _cells(members, grid)) for members in groups.values()]
 
 

@@ -167,7 +167,7 @@ def _run(spec: PrebuildSpec, wish: Wish) -> int:
         model_sources(farm.config.scratch / "models", left, farm.notify) as sources,
     ):
         found = _planned(farm, spec, sources, old, unchanged)
-        changes = found.changes(looking=True) if not wish.writes else []
+        changes = found.changes(looking=True, engines=wish.check) if not wish.writes else []
         if wish.builds and not changes:
             found = _built(farm, found, left)
             changes = found.changes()
@@ -273,7 +273,7 @@ def _report(found: Prebuild, changes: Sequence[str], wish: Wish) -> None:
 
     site = pipeline()
     if wish.junit:
-        _write(wish.junit, junit(found))
+        _write(wish.junit, junit(found, changes if wish.locked else ()))
     if wish.summary:
         _write(wish.summary, markdown(found, changes))
     if site.summary:

@@ -196,12 +196,20 @@ def wanted(farm: Farm, keys: Sequence[str], targets: Sequence[str], asks: Sequen
 
 
 def _by_key(farm: Farm, prefix: str, targets: Sequence[str]) -> Wish:
-    places = {str(parse_target(text).target) for text in targets}
-    engines = [
-        engine
-        for engine in farm.index.engines(prefix=prefix, namespaces=farm.cache.namespaces)
-        if not places or engine.manifest.get("target") in places
-    ]
+    from farm.hosts.gpu import local_gpu
+    from farm.lock_choice import is_place
+
+    places = [parse_target(text, local_gpu) for text in targets]
+
+    def is_meant(told: Mapping[str, Any]) -> bool:
+        words, toolchain = (str(told.get(name, "")) for name in ("target", "toolchain"))
+        return not places or any(is_place(words, toolchain, place) for place in places)
+
+    known = farm.index.engines(prefix=prefix, namespaces=farm.cache.namespaces)
+    engines = [engine for engine in known if is_meant(engine.manifest)]
+    if known and not engines:
+        for_ = ", ".join(sorted({str(engine.manifest.get("target")) for engine in known}))
+        raise Missing(f"'{prefix}' is for {for_}, not for {' or '.join(targets)}", "leave -t out, or name another key")
     if not engines:
         raise Missing(f"no engine's key, recipe or digest starts with '{prefix}'", "'farm ls engines' lists them")
     if len({engine.digest for engine in engines}) > 1:

@@ -140,10 +140,17 @@ def test_locked_builds_what_is_missing_and_checks_what_comes_out(repository: Far
     assert repository.run("prebuild", "--locked", "--check").code == 0
     lock = tmp_path / "farm.lock"
     lock.write_text(lock.read_text() + "\n" + lock.read_text().splitlines()[-1].replace("sm_86", "sm_80") + "\n")
-    stale = repository.run("prebuild", "--locked")
+    stale = repository.run("prebuild", "--locked", "--junit", "j.xml")
+    assert '<testcase classname="farm.lock"' in (tmp_path / "j.xml").read_text()
     assert stale.code == 1 and "gemm for sm_80: the manifest has it no longer" in stale.err
     elsewhere = {"FARM_HOME": str(tmp_path / "another")}
     assert repository.run("prebuild", "--check", env=elsewhere).code == 3
+    text = lock.read_text()
+    head, line, *_ = text.split("\n\n")
+    lock.write_text(f"{head}\n\n{line.strip().replace(json.loads(line)['engine'], 'sha256:' + 64 * '0')}\n")
+    gone = repository.run("prebuild", "--check", "--locked")
+    assert gone.code == 1 and "engine 000000000000 → " in gone.err, "what nobody could pull"
+    lock.write_text(text)
     conflicted = lock.read_text() + "<<<<<<< ours\n"
     lock.write_text(conflicted)
     assert repository.run("prebuild", "--locked").code == 2 and lock.read_text() == conflicted

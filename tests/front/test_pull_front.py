@@ -62,7 +62,7 @@ def locked(farm: Farms, store: FolderStore) -> Locked:
         line = LockEntry(
             model, target, key, key, digest(plan), len(plan), "tensorrt_rtx==1.7.1.116", blob, **(names | changes)
         )
-        lines.append(line)
+        lines[:] = [*(other for other in lines if other.name != line.name), line]
         (farm.cwd / "farm.lock").write_text(format_lock(lines))
         return line
 
@@ -158,6 +158,16 @@ def test_a_line_that_names_another_engines_manifest(farm: Farms, locked: Locked)
     assert farm.run("pull", "-o", "out").code == 2, "no manifest at all"
 
 
+@pytest.mark.parametrize("change", [{"target": "sm_86"}, {"recipe": digest(b"other")}, {"target": "sm_89/windows"}])
+def test_a_line_that_says_another_place_or_recipe(farm: Farms, locked: Locked, change: dict[str, str]) -> None:
+    line = locked("gemm", "sm_89", b"one", place={"capabilities": [89], "os": "linux", "arch": "x86_64"})
+    (farm.cwd / "farm.lock").write_text(format_lock([replace(line, **change)]))  # type: ignore[arg-type]
+    ran = farm.run("pull", "-o", "out")
+    assert ran.code == 2 and "a manifest of another engine" in ran.err and not list(farm.cwd.glob("out/*.plan"))
+    (farm.cwd / "farm.lock").write_text(format_lock([line]))
+    assert farm.run("pull", "-o", "out").code == 0
+
+
 def test_a_trust_policy_asks_for_a_signature(farm: Farms, locked: Locked) -> None:
     locked("gemm", "sm_89", b"one")
     made = farm.run("keygen", "key.pem", "--json")
@@ -187,6 +197,55 @@ def test_killed_at_any_moment(farm: Farms, locked: Locked) -> None:
     assert farm.run("pull", "-t", "sm_89", "-o", "out").code == 0
     assert plan.read_bytes() == PLAN
     assert sorted(path.name for path in plan.parent.iterdir()) == ["gemm.sm_89.json", "gemm.sm_89.plan"]
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / "gemm.sm_89.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_newer_engine_takes_the_place_of_the_old_one_with_its_names(farm: Farms, locked: Locked) -> None:
+    """Stopped anywhere, a plan never stands beside the names of another."""
+    old, plan = b"old" * 1000, farm.cwd / "out" / "gemm.sm_89.plan"
+    locked("gemm", "sm_89", old)
+    assert farm.run("pull", "-t", "sm_89", "-o", "out").code == 0
+    locked("gemm", "sm_89", PLAN, inputs={"x": "image"})
+    process = farm.start("pull", "-t", "sm_89", "-o", "out")
+    while process.poll() is None and not _came(plan.parent):
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    expected = {digest(old): "x", digest(PLAN): "image"}
+    beside = _beside(plan.parent)
+    assert (beside["engine"]["digest"], beside["names"]["inputs"]["x"]) == (
+        digest(plan.read_bytes()),
+        expected[digest(plan.read_bytes())],
+    )
+    both = [farm.start("pull", "-t", "sm_89", "-o", "out") for _ in range(2)]
+    assert [farm.finish(one).code for one in both] == [0, 0]
+    assert plan.read_bytes() == PLAN and _beside(plan.parent)["names"]["inputs"] == {"x": "image"}
+    assert sorted(path.name for path in plan.parent.iterdir()) == ["gemm.sm_89.json", "gemm.sm_89.plan"]
+
+
+def test_an_update_that_was_stopped_at_its_last_step_is_ended(farm: Farms, locked: Locked) -> None:
+    locked("gemm", "sm_89", b"new")
+    out = farm.cwd / "out"
+    out.mkdir()
+    (out / ".gemm.sm_89.plan.next").write_bytes(b"new")
+    assert farm.run("pull", "-t", "sm_89", "-o", "out").code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["gemm.sm_89.json", "gemm.sm_89.plan"]
+    assert (out / "gemm.sm_89.plan").read_bytes() == b"new"
+
+
+def test_an_update_that_cannot_be_had_leaves_what_there_is(farm: Farms, locked: Locked, store: FolderStore) -> None:
+    locked("gemm", "sm_89", b"old")
+    assert farm.run("pull", "-t", "sm_89", "-o", "out").code == 0
+    before = _beside(farm.cwd / "out")
+    line = locked("gemm", "sm_89", b"new", inputs={"x": "image"})
+    store.delete(line.engine)
+    assert farm.run("pull", "-t", "sm_89", "-o", "out").code == 3
+    assert (farm.cwd / "out" / "gemm.sm_89.plan").read_bytes() == b"old" and _beside(farm.cwd / "out") == before
 
 
 def _came(folder: Path) -> int:
@@ -230,3 +289,8 @@ def test_by_model_for_triton_under_the_askers_names(warm: Farms, copied: Callabl
     (line,) = parse_lock((tmp_path / "farm.lock").read_text())
     assert warm.run("pull", "-t", "sm_89", "-o", "out").code == 0
     assert digest((tmp_path / "out" / "m.sm_89.plan").read_bytes()) == line.engine
+    # By key, for a GPU by its name: an engine of TensorRT-RTX is for its compute capability, as by lock file.
+    by_key = warm.run("pull", line.key, "-t", "l4", "-o", "named", "--json")
+    assert by_key.code == 0 and [item["digest"] for item in by_key.json] == [line.engine], by_key.err
+    elsewhere = warm.run("pull", line.key, "-t", "rtx3090", "-o", "none")
+    assert elsewhere.code == 3 and "is for sm_89, not for rtx3090" in elsewhere.err

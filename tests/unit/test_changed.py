@@ -70,6 +70,23 @@ def test_committed_changes_count_too(spec: PrebuildSpec, tmp_path: Path) -> None
     assert "file" not in unchanged(spec, changes_since(tmp_path, "HEAD~1"))
 
 
+def test_weights_beside_an_onnx_file_may_have_changed(spec: PrebuildSpec, tmp_path: Path) -> None:
+    """The graph is as it was, and the engine would be another's."""
+    onnx = pytest.importorskip("onnx")
+    weights = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1024], bytes(4096), raw=True)
+    graph = onnx.helper.make_graph([], "g", [], [], [weights])
+    for name, apart in (("apart", True), ("whole", False)):
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(onnx.helper.make_model(graph), path, save_as_external_data=apart, location="w.bin")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "two")
+    models = tuple(Model(name, Source(path=str(tmp_path / f"{name}.onnx"))) for name in ("apart", "whole"))
+    spec = PrebuildSpec(spec.file, models)
+    assert left(spec) == {"whole"}
+    (tmp_path / "w.bin").write_bytes(b"other")
+    assert left(spec) == {"whole"}
+
+
 @pytest.mark.parametrize("revision", ["", "--output=/tmp/x", "nowhere", "HEAD:farm.yaml"])
 def test_no_revision(spec: PrebuildSpec, revision: str) -> None:
     with pytest.raises(BadInput):

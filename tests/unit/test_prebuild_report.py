@@ -40,6 +40,15 @@ def test_junit_counts_what_it_holds(items: list[Item]) -> None:
 
 
 @settings(deadline=None)
+@given(st.lists(ITEMS, max_size=3), st.lists(st.text(max_size=20), min_size=1, max_size=3))
+def test_junit_fails_where_the_lock_file_may_not_change(items: list[Item], refused: list[str]) -> None:
+    (suite,) = ElementTree.fromstring(junit(found(items), refused))
+    assert len(suite) == int(suite.get("tests") or 0) == len(items) + 1
+    assert suite[-1].get("classname") == "farm.lock" and suite[-1].find("failure") is not None
+    assert sum(case.find("failure") is not None for case in suite) == int(suite.get("failures") or 0)
+
+
+@settings(deadline=None)
 @given(st.lists(ITEMS, max_size=5), st.lists(st.text(max_size=20), max_size=3))
 def test_a_workflow_command_is_one_line(items: list[Item], changes: list[str]) -> None:
     told = workflow_commands(found(items), changes, True)

@@ -145,6 +145,37 @@ def test_a_lock_line_whose_engine_is_gone_is_built_again(farm: Farm, programs: P
     assert states(build(farm, planned)) == ["built"]
 
 
+def test_a_check_tells_of_lines_that_name_what_is_not_there(farm: Farm, programs: Path, tmp_path: Path) -> None:
+    spec = manifest(tmp_path, f"models: {{gemm: {programs}/gemm.pt2}}\ntargets: [sm_86]\n")
+    (line,) = prebuilt(farm, spec).lock
+    # The same recipe, but an engine that nobody has: a branch's lock file that was merged, and its engine collected.
+    stale = replace(line, engine="sha256:" + 64 * "0", manifest="sha256:" + 64 * "1")
+    planned = plan(farm, spec, Files(), [stale])
+    assert states(planned) == ["cached"]
+    (told,) = planned.changes(looking=True, engines=True)
+    assert "engine 000000000000 → " in told
+    assert planned.changes(looking=True) == [], "a plan goes by keys: another farm may have built its own"
+    assert plan(farm, spec, Files(), [line]).changes(looking=True, engines=True) == []
+
+
+def test_names_that_were_exchanged_are_a_change(farm: Farm, programs: Path, tmp_path: Path) -> None:
+    spec = manifest(tmp_path, f"models: {{gemm: {programs}/gemm.pt2}}\ntargets: [sm_86]\n")
+    (line,) = prebuilt(farm, spec).lock
+    (bound,) = line.outputs
+    other = replace(line, outputs={"z": line.outputs[bound]})
+    (told,) = plan(farm, spec, Files(), [other]).changes(looking=True)
+    assert "outputs" in told
+
+
+def test_best_effort_that_has_no_line_is_no_change(farm: Farm, programs: Path, tmp_path: Path) -> None:
+    text = f"models: {{gemm: {programs}/gemm.pt2}}\ntargets: [sm_86, sm_89]\n"
+    first = prebuilt(farm, manifest(tmp_path, text.replace(", sm_89", ""))).lock
+    spec = manifest(tmp_path, text + "best_effort: [{target: sm_89}]\n")
+    assert plan(farm, spec, Files(), first).changes(looking=True, engines=True) == []
+    assert len(plan(farm, manifest(tmp_path, text), Files(), first).changes(looking=True)) == 1
+    assert len(prebuilt(farm, spec, first).changes()) == 1, "that it can be had is one"
+
+
 # -- engines that are refitted -----------------------------------------------------------------------------------
 
 REFITTABLE = "targets: [sm_86]\nsettings: {immutable_weights: false}\n"
@@ -164,6 +195,9 @@ def test_a_fine_tune_is_locked_with_its_weights_and_not_built(farm: Farm, progra
     (tmp_path / "first.lock").write_text(format_lock([first]))
     (same,) = farm.pull(tmp_path / "first.lock", tmp_path / "same", ["rtx3090"])
     assert not same.needs_refit and same.weights is not None
+    (over,) = Pulling(farm.store).pull([Choice(line)], tmp_path / "same")
+    assert over.weights is not None and over.weights.read_bytes() == (programs / "tuned.pt2").read_bytes()
+    assert over.path.read_bytes() == pulled.path.read_bytes() and len(list((tmp_path / "same").iterdir())) == 3
     assert json.loads((tmp_path / "out" / "m.sm_86.json").read_text())["names"]["weights"] == dict(line.weights)
     (pinned,) = by_lock(farm.index, [line])  # type: ignore[arg-type]
     assert (pinned.digest, pinned.program) == (line.engine, line.program), "what is deployed is what is kept"

@@ -16,7 +16,9 @@ from farm.errors import Unavailable
 from farm.index import Sweep, Trial
 from farm.report import render, write_report
 from farm.report_charts import WIDTH, Dot, Lane, cost_bar, lanes, scale, scatter
+from farm.sweep_answer import answers, manifest
 from farm.sweep_results import SweepResults, TrialResult
+from farm.sweep_rows import rows_of
 
 HOSTILE = "<script>alert('x')</script>&\"'.pt2"
 
@@ -158,3 +160,18 @@ def test_series_differ_in_shape_as_well_as_in_colour() -> None:
     drawn = scatter([Dot(n, 1e6, 1.0, "") for n in range(6)], "")
     assert len(set(re.findall(r'class="dot (s\d)"', drawn))) == 6
     assert drawn.count("<circle") == 1 and drawn.count("<polygon") == 4
+
+
+def test_places_that_share_their_builds_have_an_answer_each() -> None:
+    """A copy of a model, or a GPU beside its compute capability: built once, and asked about twice."""
+    twins = {"model": "copy.pt2", "seconds": 0.0}
+    mine = [trial(1, 1, False), trial(2, 1, True)]
+    found = results(*mine, trial(3, 1, False, same_as=1, **twins), trial(4, 1, True, same_as=2, **twins))
+    told = answers(found)
+    assert [answer.place[0] for answer in told] == ["m.pt2", "copy.pt2"]
+    assert [[one.number for one, _ in answer.ranking.ranked] for answer in told] == [[1, 2], [3, 4]]
+    assert [answer.settings(answer.ranking.ranked[0][0].number) for answer in told] == ["disable_tf32=false"] * 2
+    models = [(row.result.trial.model, row.shared) for row in rows_of(found)]
+    assert models == [("m.pt2", 1), ("m.pt2", 1), ("copy.pt2", 1), ("copy.pt2", 1)]
+    assert "m.pt2" in manifest(found) and "copy.pt2" in manifest(found)
+    assert "copy.pt2 on sm_89" in render(found)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.objectives import METRICS, parse_constraint, parse_objective
+from farm.sweep_answer import PlaceAnswer
 from farm.sweep_ranking import Candidate, front, rank, sensitivities
 from farm.sweeps import Dimension
 
@@ -46,7 +48,17 @@ def test_what_nobody_measured_is_said_and_size_ranks() -> None:
 
 def test_what_is_not_measured_yet_is_not_ranked_beside_what_is() -> None:
     found = rank([engine(1, None, 1), engine(2, 9.0, 100)], [parse_objective("latency_p50")])
-    assert numbers(found) == [2]
+    assert numbers(found) == [2] and [one.number for one in found.waiting] == [1]
+
+
+def test_what_may_yet_break_a_constraint_is_not_recommended() -> None:
+    some = [engine(1, None, 1), engine(2, 5.0, 300), engine(3, 50.0, 200)]
+    found = rank(some, [parse_objective("engine_size")], [parse_constraint("latency_p99<=10")])
+    assert numbers(found) == [2], "the smallest may be as slow as the one that is out of bounds"
+    assert [one.number for one, _ in found.broken] == [3] and [one.number for one in found.waiting] == [1]
+    assert found.front == (some[1],)
+    only = rank(some[::2], [parse_objective("engine_size")], [parse_constraint("latency_p99<=10")])
+    assert only.best is None and [one.number for one in only.waiting] == [1]
 
 
 def test_weights_make_one_score_whatever_the_units() -> None:
@@ -85,3 +97,24 @@ def test_what_each_setting_does() -> None:
     assert (strong.dimension, strong.effect) == ("level", 1.0) and strong.means == ((1, 2.0, 2), (2, 4.0, 2))
     assert weak.dimension == "inert" and weak.none
     assert sensitivities(some, grid, METRICS["accuracy"]) == []
+
+
+def test_words_say_how_many_are_not_measured_yet() -> None:
+    some = [engine(1, None, 1), engine(2, 5.0, 300), engine(3, 50.0, 200)]
+    bounds = [parse_constraint("latency_p99<=10")]
+    place, ranking = ("m.pt2", "sm_89", ""), rank(some, [parse_objective("engine_size")], bounds)
+    said = PlaceAnswer(place, ranking, (), {2: None}, {2: "x"})  # type: ignore[dict-item]
+    assert said._recommended().startswith(
+        "recommended: x, because it is the only engine within the constraints so far (1 more is not measured yet): "
+    )
+    nothing = PlaceAnswer(place, rank(some[::2], (), bounds), (), {}, {3: "y"})
+    assert nothing.sentences()[1] == "1 more is not measured yet"
+
+
+def test_an_engine_that_computes_something_else_is_no_equal_of_one_that_does_not() -> None:
+    exact = Candidate(1, {"engine_size": 400.0, "build_time": 1.0, "accuracy": 0.99999}, {}, spread=0.05)
+    rough = Candidate(2, {"engine_size": 100.0, "build_time": 1.0, "accuracy": 0.991}, {}, spread=0.05)
+    found = rank([rough, exact], [parse_objective("accuracy")])
+    assert numbers(found) == [1, 2] and found.equals == 1
+    times = [engine(1, 3.0, 400), replace(engine(2, 3.1, 100), spread=0.05), replace(engine(3, 3.0, 300), spread=0.05)]
+    assert numbers(rank(times[1:], [parse_objective("latency_p50")])) == [2, 3], "within what repeats lay apart"
