@@ -89,10 +89,10 @@ def test_what_changes_the_engine_changes_its_bytes(make_job: MakeJob) -> None:
 @pytest.mark.parametrize(
     ("settings", "kind", "said"),
     [
-        ({"enable_cross_compile_for_windows": True}, PERMANENT, "enable_cross_compile_for_windows"),
+        ({"enable_cross_compile_for_windows": True}, NODE, "enable_cross_compile_for_windows"),
         ({"hardware_compatible": True}, PERMANENT, "asked for AMPERE_PLUS, it stayed at NONE"),
         ({"engine_capability": "SAFETY"}, PERMANENT, "Could not find any implementation"),
-        ({"device": "dla:0"}, PERMANENT, "device"),
+        ({"device": "dla:0"}, NODE, "no such DLA core"),
         ({"workspace_size": 1}, PERMANENT, "workspace"),
         ({"immutable_weights": False}, NODE, "CUDA_SUCCESS"),
     ],

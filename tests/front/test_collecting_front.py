@@ -57,6 +57,7 @@ def test_collecting_by_hand(farm: Farms, stocked: list[str], tmp_path: Path) -> 
     assert farm.run("reconcile", "--json").json["removed"]["blobs"] == 0
 
 
+@pytest.mark.slow
 def test_pins_by_hand(farm: Farms, stocked: list[str], tmp_path: Path) -> None:
     assert "nothing is pinned" in farm.run("ls", "pins").out
     assert farm.run("pin", stocked[0]).out == f"1 engine pinned as {stocked[0][7:19]}\n"

@@ -164,6 +164,7 @@ def test_a_killed_workers_build_goes_to_another(fleet: Fleet, copied: Callable[[
     eventually(lambda: "victim" not in fleet.nodes(), what="the victim's leaving the list")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_frozen_loses_its_build_and_spoils_nothing(
     fleet: Fleet, copied: Callable[[str], Path]
 ) -> None:

@@ -79,6 +79,7 @@ def test_interrupted_cleanly(farm: Farms, copied: Callable[[str], Path]) -> None
     assert farm.run("build", model, "-t", "sm_89", "--json").json[0]["outcome"] == "built"
 
 
+@pytest.mark.slow
 def test_interrupted_while_another_waits(farm: Farms, copied: Callable[[str], Path]) -> None:
     """A waiter that leaves cancels nothing that somebody else wants."""
     model = copied("deep.pt2")
@@ -92,6 +93,7 @@ def test_interrupted_while_another_waits(farm: Farms, copied: Callable[[str], Pa
     assert ran.code == 0 and ran.json[0]["outcome"] == "joined", ran.err
 
 
+@pytest.mark.slow
 def test_a_hanging_native_call(farm: Farms, copied: Callable[[str], Path]) -> None:
     """A stopped process hangs as a deadlocked library does: only a kill from outside ends it."""
     model = copied("deep.pt2")

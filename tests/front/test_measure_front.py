@@ -33,6 +33,7 @@ def only(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.slow
 def test_an_engine_whose_gpu_is_nowhere_awaits_it_and_one_that_is_missing_is_told(
     warm: Farms, copied: Callable[[str], Path]
 ) -> None:

@@ -180,6 +180,7 @@ def test_what_is_locked_is_pinned(repository: Farms, copied: Callable[[str], Pat
     assert pins()["release"] == locked, "what still runs is kept while its successor cannot be built"
 
 
+@pytest.mark.slow
 def test_a_script_makes_a_model_and_a_url_brings_one(
     repository: Farms, served: str, programs: Path, tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_bad_cache_is_set_aside_and_builds_go_on(node: Node) -> None:
     assert node.newest() == timings("conv", "gemm")
 
 
+@pytest.mark.slow
 def test_push_merges_and_rollback_takes_it_back(node: Node) -> None:
     node.build("one", "conv")
     good = node.folder / "good"
@@ -157,6 +158,7 @@ def test_push_merges_and_rollback_takes_it_back(node: Node) -> None:
     assert node.farms.run("timing", "ls", "nonesuch", env=node.env).code == 2
 
 
+@pytest.mark.slow
 def test_replay_builds_what_was_timed_and_nothing_else(node: Node) -> None:
     told = node.build("none", "conv", FARM_TIMING="strict")
     assert "there are none" in told["message"] and "FARM_TIMING=editable" in told["hint"]
@@ -168,6 +170,7 @@ def test_replay_builds_what_was_timed_and_nothing_else(node: Node) -> None:
     assert [one["editable"] for one in node.json("timing", "ls")] == [True]
 
 
+@pytest.mark.slow
 def test_without_the_store_of_timings_a_build_succeeds(node: Node) -> None:
     node.build("one", "conv")
     objects = node.farms.home / "store" / "objects"

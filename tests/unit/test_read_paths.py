@@ -24,6 +24,7 @@ PATHS = {
     ("outlines.py", "read"): VERIFIED + "; the explanation is the shorter",
     ("promoting.py", "fetch"): VERIFIED + "; nothing is promoted then",
     ("promoting.py", "lost"): PRESENCE,
+    ("promoting.py", "size"): PRESENCE + "; and to count bytes",
     ("remaking.py", "lost"): PRESENCE,
     ("migrating.py", "fetch"): VERIFIED + "; a bad one stays behind",
     ("migrating.py", "size"): "to count bytes",

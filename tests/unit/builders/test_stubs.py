@@ -34,10 +34,13 @@ CALLED = {
     "Memory": "IHostMemory",
     "CudaEngine": "ICudaEngine",
     "ExecutionContext": "IExecutionContext",
+    "SerializationConfig": "ISerializationConfig",
 }
 """The stand-in's classes that nobody names, and what TensorRT calls them."""
 ITS_OWN = {("ITimingCache", "read")}
 """What the stand-in has for itself."""
+LATER = {("SerializationFlag", "INCLUDE_REFIT")}
+"""What TensorRT has since the release of the stubs; farm looks whether it is there (``refit_child``)."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,7 +103,9 @@ def test_every_enum_has_the_published_members_and_values(
         if issubclass(value, enum.Enum):
             known = dict(re.findall(rf"'(\w+)': <{name}\.\w+: (\d+)>", text))
             wrong += [
-                f"{name}.{one.name} is {known.get(one.name)}" for one in value if known.get(one.name) != str(one.value)
+                f"{name}.{one.name} is {known.get(one.name)}"
+                for one in value
+                if known.get(one.name) != str(one.value) and (name, one.name) not in LATER
             ]
             seen += len(value)
     assert not wrong and seen > 40

@@ -434,8 +434,8 @@ class CudaEngine:
     def create_serialization_config(self) -> SerializationConfig:
         return SerializationConfig()
 
-    def serialize_with_config(self, config: SerializationConfig) -> Memory:
-        told = {**self.told, "refittable": int(SerializationFlag.INCLUDE_REFIT) in config.flags}
+    def serialize_with_config(self, arg0: SerializationConfig) -> Memory:
+        told = {**self.told, "refittable": int(SerializationFlag.INCLUDE_REFIT) in arg0.flags}
         return Memory(b"ftrt" + json.dumps(told, sort_keys=True).encode())
 
     def create_execution_context(self) -> ExecutionContext | None:
