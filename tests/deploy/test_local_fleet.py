@@ -21,6 +21,9 @@ from deployment import DEPLOY
 from tests.conftest import FARM, Ran, clean_environment, descendants, eventually
 from tests.contract.servers import reachable_server
 
+# One after another: a fleet takes the first ports that are free.
+pytestmark = pytest.mark.xdist_group("fleet")
+
 REDIS = "redis://127.0.0.1:6379/13"
 UP_S = 90
 STOP_S = 40
@@ -402,7 +405,6 @@ def tiny(tmp_path: Path) -> str:
 
 
 @pytest.mark.torch
-@pytest.mark.xdist_group("fleet")
 def test_a_fleet_builds_and_ends(fleet: RunningFleet, tiny: str) -> None:
     fleet.up()
     outcomes = []
@@ -423,7 +425,6 @@ def test_a_fleet_builds_and_ends(fleet: RunningFleet, tiny: str) -> None:
 @pytest.mark.torch
 @pytest.mark.slow
 @pytest.mark.chaos
-@pytest.mark.xdist_group("fleet")
 def test_a_fleet_outlives_a_worker_and_leaves_nothing_when_it_is_killed(
     fleet: RunningFleet, tiny: str, redis_database: Any
 ) -> None:
