@@ -21,6 +21,11 @@ import pytest
 FARM = [sys.executable, "-m", "farm"]
 HERE = Path(__file__).parent
 
+# A shell starts what runs in the background with Ctrl-C ignored, and what is ignored here would be in every farm that a
+# test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def clean_environment(home: Path, **extra: str) -> dict[str, str]:
     """The environment of a user who has configured nothing but where the farm lives."""

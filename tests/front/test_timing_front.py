@@ -124,6 +124,7 @@ def test_a_build_starts_from_what_another_learned(node: Node) -> None:
     assert node.newest() == timings("add", "conv", "gemm", "relu") and before
 
 
+@pytest.mark.slow
 def test_a_bad_cache_is_set_aside_and_builds_go_on(node: Node) -> None:
     node.build("one", "conv")
     (scope,) = node.json("timing", "ls")

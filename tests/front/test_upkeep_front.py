@@ -255,6 +255,7 @@ def test_an_older_farm_moves_without_being_upgraded(farm: Farms, fleet: dict[str
     assert moved.json["left"] == {"engines": 1, "builds": 2}, "it has no store"
 
 
+@pytest.mark.slow
 def test_a_farm_moves_into_a_bucket_and_is_reconciled_there(
     farm: Farms, fleet: dict[str, str], home: Path, tmp_path: Path
 ) -> None:

@@ -41,6 +41,13 @@ def test_a_client_builds_and_hits_and_pulls(client: Client, model: Path, tmp_pat
     assert not (client.farms.home / "farm.db").exists() and not (client.farms.home / "store").exists()
 
 
+def without_beats(answer: object) -> object:
+    """An answer but for when workers were last heard of, which goes on meanwhile."""
+    if isinstance(answer, dict):
+        return {name: without_beats(value) for name, value in answer.items() if name != "seen"}
+    return [without_beats(one) for one in answer] if isinstance(answer, list) else answer
+
+
 def test_every_answer_is_the_one_beside_the_database(
     client: Client, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,7 +62,7 @@ def test_every_answer_is_the_one_beside_the_database(
             for name, value in environment.items():
                 patch.setenv(name, value)
             code = run([str(arg) for arg in args])
-            return code, json.loads(capsys.readouterr().out)
+            return code, without_beats(json.loads(capsys.readouterr().out))
 
     for args in (
         ("key", model, "-t", "sm_80", "-t", "sm_75", "--json"),
