@@ -65,7 +65,7 @@ def _stocked(server: Seaweed, where: Path, mib: int) -> LockEntry:
     _write(plan, mib)
     digest, size = _digest(plan), plan.stat().st_size
     key = PREFIX + hashlib.sha256(b"key").hexdigest()
-    manifest.write_text(json.dumps({"key": key, "engine": {"digest": digest, "size": size}}), "utf-8")
+    manifest.write_text(json.dumps({"key": key, "recipe": key, "engine": {"digest": digest, "size": size}}), "utf-8")
     _run(server, where, [sys.executable, "-c", STOCK, PLACE, server.endpoint, plan, manifest])
     plan.unlink()
     line = LockEntry("bench", "sm_89", key, key, digest, size, "tensorrt_rtx==1.7.1.116", _digest(manifest))
