@@ -25,7 +25,7 @@ from typing import BinaryIO
 from farm.blobs.faults import fault
 from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks, sync_folder, write_all
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
-from farm.blobs.resuming import Coming, bring_on, resumed
+from farm.blobs.resuming import Coming, bring_on, is_blob, resumed
 from farm.errors import BadInput, Unavailable
 from farm.store import LABEL, Blob, Stray
 
@@ -335,7 +335,7 @@ class FolderStore:
                 path.rename(aside)
             except FileNotFoundError:
                 return False
-            if not _is(digest, aside):
+            if not is_blob(digest, aside):
                 return True
             aside.rename(path)
             return False
@@ -394,16 +394,6 @@ def _copy_on(source: int, coming: Coming, tell: Callable[[int], None]) -> None:
         write_all(coming.descriptor, chunk)
         coming.reached(coming.at + len(chunk))
         tell(len(chunk))
-
-
-def _is(digest: str, path: Path) -> bool:
-    with open_regular(path) as descriptor:
-        if descriptor is None:
-            return False
-        hasher = hashlib.sha256()
-        for chunk in descriptor_chunks(descriptor):
-            hasher.update(chunk)
-    return name_of(hasher) == digest
 
 
 def _place(path: Path, dest: Path) -> None:
