@@ -65,6 +65,7 @@ class _Run:
         with self.stage.farm() as farm:
             identities = farm.identify([piece.ask(self.stage.scene.programs) for piece in self.work.pieces])
             self._settle(farm)
+            self.stage.wait(self.stage.staffed, START_S, lambda: "not every worker comes up again")
             quiet = time.monotonic()
             healed = heal(farm, self.stage, self.work, range(len(self.work.pieces)))
         self.stage.end()

@@ -145,10 +145,13 @@ class Stage:
 
     def at_work(self) -> bool:
         """Whether the fleet has begun: before that, faults befall nobody."""
+        return self.staffed() and all(any(True for _ in read(member.diary)) for member in self.fleet.clients)
+
+    def staffed(self) -> bool:
+        """Whether every worker has come up: one that was started while a service was away has ended in words."""
         with psycopg.connect(self.ground.url) as connection:
-            there = connection.execute("SELECT count(*) FROM workers").fetchone()
-        asked = all(any(True for _ in read(member.diary)) for member in self.fleet.clients)
-        return asked and there is not None and there[0] >= len(self.fleet.workers)
+            there = set(connection.execute("SELECT host, pid FROM workers").fetchall())
+        return all((one.name, one.process.pid if one.process else 0) in there for one in self.fleet.workers)
 
     def wait(self, condition: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
         """Keep the fleet's processes going until ``condition``; what has not come about by then is wrong."""
