@@ -85,11 +85,12 @@ class Chaos:
         return not self._due
 
     def heal(self) -> None:
-        """All faults are over, also those that have not begun."""
+        """All faults are over, also those that have not begun; the database takes connections again."""
         self._due.clear()
         for undo in [*self._lasting]:
             undo()
         self._lasting.clear()
+        self.ground.database.wait()
         for member in self.fleet:
             member.send(signal.SIGCONT)
 
