@@ -20,7 +20,7 @@ from farm.builds import Engine, Lease
 from farm.errors import CorruptBlob, Missing, NotAllowed, Unavailable, Untrusted
 from farm.index import Adoption, Found, Index, KeyParts, Wanted, WantedPortable
 from farm.lockline import LockEntry
-from farm.manifests import BESIDE, alteration, blob_of, body, whole
+from farm.manifests import BESIDE, alteration, body, of_body, whole
 from farm.namespaces import Realm, admits, client_namespace
 from farm.portability import covers, family, serves, sortable, wanted_places
 from farm.store import BlobStore, fetch_on, is_name, lost
@@ -274,10 +274,10 @@ class EngineCache:
 
     def _kept(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Store the manifest's blob; what the row holds: the manifest, its blob's name, and its signature."""
-        digest = self.store.put(io.BytesIO(body(manifest))).digest
-        assert digest == blob_of(manifest)
-        signature = {"signature": self.signer.sign(manifest)} if self.signer else {}
-        return {**manifest, "manifest": digest, **signature}
+        text = body(manifest)
+        self.store.put(io.BytesIO(text))
+        kept = of_body(text)
+        return kept | ({"signature": self.signer.sign(kept)} if self.signer else {})
 
 
 def facts_of(identity: Identity) -> dict[str, Any]:

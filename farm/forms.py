@@ -61,6 +61,7 @@ class Forms:
         self._index, self._store, self._builder, self._limits = index, store, builder, limits
         self._folder = folder / "forms"
         self._seen: dict[Path, tuple[tuple[str, int, int], ...]] = {}
+        self._read: dict[Path, tuple[tuple[int, ...], tuple[Form, list[str]]]] = {}
 
     def fetch_program(self, digest: str, path: Path) -> None:
         """Place a copy of the program's file at ``path``, verified. ``AttemptFailed`` when the store lost it: no node's
@@ -107,7 +108,7 @@ class Forms:
         """The form in ``home``, if it is there and whole: its files hashed at their first use in this process, and
         again whenever they look changed. An engine built from damaged weights would be served for ever."""
         try:
-            form, digests = read_form(home)
+            form, digests = self._read_form(home)
             files = [path for path in (form.graph, form.data) if path is not None]
             seen = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
             if self._seen.get(home) != seen:
@@ -118,6 +119,15 @@ class Forms:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return form
+
+    def _read_form(self, home: Path) -> tuple[Form, list[str]]:
+        """``read_form``, again only where the file that tells has changed."""
+        status = (home / SIDE).stat()
+        mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known = self._read.get(home)
+        if known is None or known[0] != mark:
+            known = self._read[home] = (mark, read_form(home))
+        return known[1]
 
     @contextlib.contextmanager
     def _locked(self, home: Path, watch: Watch) -> Iterator[None]:

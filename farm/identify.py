@@ -21,7 +21,7 @@ from farm.gpus import Gpu
 from farm.profiles import resolve
 from farm.programs import Program, open_program
 from farm.store import Blob, BlobStore
-from farm.targets import TargetRequest, parse_target
+from farm.targets import TargetRequest, parse_target, place_of
 from farm.toolchains import PINNED, TORCH_TENSORRT, Toolchain, ToolchainSpec, exact_toolchain
 
 if TYPE_CHECKING:
@@ -35,6 +35,15 @@ class _Known:
     program: Program
     facts: keys.ProgramFacts
     profiles: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A stored program, what keys need of it, and the positions of its inputs."""
+
+    program: Program
+    facts: keys.ProgramFacts
+    inputs: tuple[int, ...]
 
 
 FORMATS = ("pt2", "onnx")
@@ -63,7 +72,7 @@ class Identifier:
         self._local_gpu = local_gpu
         self._memory = memory
         self._programs: dict[tuple[Path, tuple[tuple[str, str], ...]], Program] = {}
-        self._recomputed: dict[tuple[str, tuple[tuple[str, str], ...]], Program] = {}
+        self._recomputed: dict[tuple[str, tuple[tuple[str, str], ...]], _Stored] = {}
         self._lock = threading.Lock()
 
     # -- for clients -------------------------------------------------------------------------------------------
@@ -138,8 +147,7 @@ class Identifier:
         if slot not in known:
             program = self.program(ask.model, ask.custom_ops)
             profiles = resolve(program.inputs, program.symbols, [_given(profile) for profile in ask.profiles])
-            looked = replace(facts(program), weights_content=functools.cache(program.weights.content_digest))
-            known[slot] = _Known(program, looked, tuple(profile.canonical() for profile in profiles))
+            known[slot] = _Known(program, _lasting(program), tuple(profile.canonical() for profile in profiles))
         return known[slot]
 
     def _identity(self, ask: Ask, request: TargetRequest, known: dict[object, _Known]) -> Identity:
@@ -188,18 +196,20 @@ class Identifier:
         """
         if request.program_format not in FORMATS:  # it is part of a file's name, too
             raise BadProgram(f"'{request.program_format[:20]}' is no kind of program", "ask with the model itself")
-        opened = self.stored_program(program, request)
-        if opened.format != request.program_format:
-            raise BadProgram(
-                f"{request.model} was stored as .{request.program_format} and is .{opened.format}", "ask with it itself"
-            )
+        stored = self._stored(program, request)
+        if stored.program.format != request.program_format:
+            was = f"{request.model} was stored as .{request.program_format} and is .{stored.program.format}"
+            raise BadProgram(was, "ask with it itself")
         settings = CompilationSettings.from_mapping(request.settings)
-        target = parse_target(request.target).target
-        keyed = keys.compute(facts(opened), request.profiles, settings, exact_toolchain(request.toolchain), target)
-        return keyed, tuple(spec.position for spec in opened.inputs)
+        toolchain, target = exact_toolchain(request.toolchain), place_of(request.target)
+        keyed = keys.compute(stored.facts, request.profiles, settings, toolchain, target)
+        return keyed, stored.inputs
 
     def stored_program(self, path: Callable[[], Path], request: BuildRequest) -> Program:
         """The stored program of a build, opened once; its weights are hashed, its file is not needed any more."""
+        return self._stored(path, request).program
+
+    def _stored(self, path: Callable[[], Path], request: BuildRequest) -> _Stored:
         slot = (request.program, tuple(sorted(request.custom_ops.items())))
         with self._lock:
             if slot not in self._recomputed:
@@ -208,7 +218,8 @@ class Identifier:
                 program = open_program(path(), custom_ops=request.custom_ops)
                 # All that a key may ask for, now: the file is gone once this build has ended.
                 program.weights.content_digest(), program.graph_digest, program.match_nodes(())
-                self._recomputed[slot] = program
+                inputs = tuple(spec.position for spec in program.inputs)
+                self._recomputed[slot] = _Stored(program, _lasting(program), inputs)
             return self._recomputed[slot]
 
 
@@ -224,6 +235,11 @@ def facts(program: Program) -> keys.ProgramFacts:
         uses_float64=program.uses_float64,
         match_nodes=program.match_nodes,
     )
+
+
+def _lasting(program: Program) -> keys.ProgramFacts:
+    """The same of a program that does not change, for many keys."""
+    return replace(facts(program), weights_content=functools.cache(program.weights.content_digest))
 
 
 def _given(profile: GivenProfile) -> dict[str, Mapping[str, tuple[int, ...]]]:

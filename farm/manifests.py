@@ -47,11 +47,14 @@ def statement(kind: str, schema: object, text: bytes) -> bytes:
     return f"{kind}\n{schema}\n".encode() + text
 
 
+def of_body(text: bytes) -> dict[str, Any]:
+    """The manifest whose blob holds ``text``, as its row holds it."""
+    return {**json.loads(text), "manifest": "sha256:" + hashlib.sha256(text).hexdigest()}
+
+
 def whole(manifest: Mapping[str, Any], digest: str, size: int) -> dict[str, Any]:
-    """``manifest`` with its schema and the plan that it is of, as it comes back from JSON."""
-    found = json.loads(to_json({**manifest, "schema": SCHEMA, "engine": {"digest": digest, "size": size}}))
-    assert isinstance(found, dict)
-    return found
+    """``manifest`` with its schema and the plan that it is of."""
+    return {**manifest, "schema": SCHEMA, "engine": {"digest": digest, "size": size}}
 
 
 def contradiction(engine: Engine) -> str:

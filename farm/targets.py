@@ -13,6 +13,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from farm.errors import BadTarget
 from farm.gpus import CAPABILITIES, GPUS, Gpu, find_gpu
@@ -74,6 +75,12 @@ class TargetRequest:
     text: str
     target: Target
     toolchain: ToolchainSpec | None = None
+
+
+@lru_cache(1024)
+def place_of(text: str) -> Target:
+    """The place of a TARGET that names it, whatever toolchain stands beside it; ``BadTarget`` as ``parse_target``."""
+    return parse_target(text).target
 
 
 def parse_target(text: str, local_gpu: Callable[[], Gpu | None] | None = None) -> TargetRequest:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from farm.errors import BadTarget
 
@@ -101,6 +102,7 @@ def parse_toolchain(text: str) -> ToolchainSpec:
     return ToolchainSpec(match["flavour"], match["version"], cuda, match["over"])
 
 
+@lru_cache(1024)
 def exact_toolchain(text: str) -> Toolchain:
     """Parse a toolchain that must name its version, as lock files and configuration do."""
     toolchain = parse_toolchain(text).exact()

@@ -35,7 +35,7 @@ from farm.index import FRESH_SECONDS, NO_LIMIT, Index, Offer, Worker
 from farm.keys import Keyed
 from farm.logging import get_logger
 from farm.placement import expected_peak
-from farm.targets import Target, capability_name, parse_target
+from farm.targets import capability_name, place_of
 from farm.timings import Timings
 from farm.toolchains import TORCH_TENSORRT, Toolchain, exact_toolchain
 from farm.version import __version__
@@ -208,7 +208,7 @@ class BuildWorker:
     def _build(self, lease: Lease, heart: Heart, done: Callable[[], object]) -> None:
         """Program → form → plan → commit: the whole walk of one build."""
         request = lease.build.request
-        toolchain = exact_toolchain(request.toolchain)
+        toolchain, place = exact_toolchain(request.toolchain), place_of(request.target)
         watch = heart.watch()
         with self._folder() as folder:
             program = self._program_in(folder, request)
@@ -221,10 +221,10 @@ class BuildWorker:
                 toolchain=toolchain,
                 form=form,
                 settings=keyed.effective.told,
-                capabilities=tuple(capability_name(n) for n in target_of(request.target).capabilities),
+                capabilities=tuple(capability_name(n) for n in place.capabilities),
                 profiles=named_profiles(request.profiles, inputs, form.inputs),
                 folder=folder,
-                os=target_of(request.target).os,
+                os=place.os,
                 limits=self.shop.limits,
                 timing_cache=taken.file,
                 timing=taken.mode,
@@ -410,10 +410,6 @@ def empty_folder(folder: Path) -> None:
                     Path(entry.path).unlink()
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def target_of(text: str) -> Target:
-    return parse_target(text).target
 
 
 def form_bytes(data: Path | None, graph: Path) -> int:

@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from farm.blobs.faults import fault
 from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks, sync_folder, write_all
@@ -33,6 +33,8 @@ from farm.store import LABEL, Blob, Stray
 SWEEP_AFTER_S = 60.0
 # Where the file system has no locks, age alone tells.
 SWEEP_UNLOCKED_AFTER_S = 86_400.0
+NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+T = TypeVar("T")
 TWO = re.compile(r"[0-9a-f]{2}")
 NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES})
 
@@ -111,9 +113,8 @@ class FolderStore:
     @contextlib.contextmanager
     def _temporary(self, folder: Path) -> Iterator[tuple[Path, int]]:
         """A new locked file in ``folder``: its path and descriptor. It is gone afterwards, unless it was renamed."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"put-{uuid.uuid4().hex}"
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = _with_folder(folder, lambda: os.open(path, NEW, 0o600))
         try:
             _try_lock(descriptor)
             yield path, descriptor
@@ -359,7 +360,7 @@ class FolderStore:
 
     def _path(self, digest: str) -> Path:
         digits = hex_of(digest)
-        return self.root / "sha256" / digits[:2] / digits
+        return self.root / f"sha256/{digits[:2]}/{digits}"
 
     @contextlib.contextmanager
     def _opened(self, digest: str) -> Iterator[int | None]:
@@ -417,16 +418,24 @@ def _regular(path: Path) -> os.stat_result | None:
     return found if stat.S_ISREG(found.st_mode) else None
 
 
+def _with_folder(folder: Path, act: Callable[[], T]) -> T:
+    """``act`` in ``folder``, which is made where it is not yet there."""
+    try:
+        return act()
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        return act()
+
+
 @contextlib.contextmanager
 def _linked(path: Path, folder: Path) -> Iterator[Path]:
     """A new link to a file, in ``folder``, gone afterwards unless it was renamed; a path of nothing where there can be
     none. The file's time is now: the old ones in ``folder`` are swept away."""
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"put-{uuid.uuid4().hex}"
     with contextlib.suppress(FileNotFoundError, PermissionError):
         os.utime(path, follow_symlinks=False)
     try:
-        os.link(path, temporary, follow_symlinks=False)
+        _with_folder(folder, lambda: os.link(path, temporary, follow_symlinks=False))
     except OSError as error:
         if error.errno not in NO_LINK | {errno.ENOENT}:
             raise
