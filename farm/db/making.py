@@ -35,6 +35,7 @@ class Making(BuildRows):
 
     @writes
     def succeed_all(self, connection: Connection, ends: Sequence[tuple[Lease, Engine]]) -> list[bool]:
+        self.db.use_indexes(connection)
         rows = self._hold_all(connection, [lease for lease, _ in ends])
         self._check_writes(row.namespace for row in rows.values())
         held = [(rows[lease.build.id, lease.token], lease, engine) for lease, engine in ends if _key(lease) in rows]

@@ -244,15 +244,17 @@ def move(_db: Database, after: BuildState) -> Update:
     return update(builds).where(*where).values(state=after.value)
 
 
-def _may_become(after: BuildState) -> ColumnElement[bool]:
-    before = [state.value for state in BuildState if state.may(after)]
-    return literal_column(f"builds.state IN ({', '.join(repr(state) for state in before)})")
+def _may_become(after: BuildState, state: str = "builds.state") -> ColumnElement[bool]:
+    before = [one.value for one in BuildState if one.may(after)]
+    return literal_column(f"{state} IN ({', '.join(repr(name) for name in before)})")
 
 
 def succeed(db: Database) -> Update:
     """``move`` to success, for each of the given builds."""
     given = db.given(builds, "id", "token", "finished", "engine")
-    where = (builds.c.id == given.c.id, builds.c.token == given.c.token, _may_become(BuildState.SUCCEEDED))
+    # An expression, lest PostgreSQL goes through all that runs for each of the given ones rather than look for its id.
+    may = _may_become(BuildState.SUCCEEDED, "builds.state || ''")
+    where = (builds.c.id == given.c.id, builds.c.token == given.c.token, may)
     values = {**AT_REST, **UNFAILED, "finished": given.c.finished, "engine": given.c.engine}
     return update(builds).where(*where).values(state=BuildState.SUCCEEDED.value, **values)
 
@@ -276,6 +278,8 @@ def end_attempt(_db: Database) -> Update:
 
 ATTEMPT = ("build", "token", "number", "worker", "started")
 EVENT = ("build", "at", "kind", "detail_json")
+BLOBS = ("digest", "manifest")
+"""The columns of an engine that name its blobs."""
 
 
 def add_attempt(db: Database) -> Any:
@@ -308,11 +312,12 @@ def condemn_former(db: Database) -> Any:
     yet, for a grace period (``farm.collecting``)."""
     given = db.given(engines, "recipe", "namespace", "digest", "manifest")
     same = and_(engines.c.recipe == given.c.recipe, engines.c.namespace == given.c.namespace)
+    columns = [label for name in BLOBS for label in (engines.c[name].label(name), given.c[name].label(f"new_{name}"))]
+    # Read once: what is given is long.
+    both = select(engines.c.size, *columns).join(given, same).cte("replaced")
     former = [
-        select(engines.c[name].label("blob"), size.label("size"))
-        .join(given, same)
-        .where(engines.c[name] != given.c[name])
-        for name, size in (("digest", engines.c.size), ("manifest", literal(0, BigInteger)))
+        select(both.c[name].label("blob"), size.label("size")).where(both.c[name] != both.c[f"new_{name}"])
+        for name, size in zip(BLOBS, (both.c.size, literal(0, BigInteger)), strict=True)
     ]
     # One plan may be several recipes'; and a statement may insert it only once.
     blobs = union_all(*former).subquery("former")
