@@ -187,7 +187,7 @@ class CompilationSettings:
         return type(self)(**{**self._values(), **changes})
 
     def _values(self) -> dict[str, Value]:
-        return {name: getattr(self, name) for name in FIELDS}
+        return dict(self.__dict__)  # in the table's order: ``__init__`` has set them so, and nothing else may
 
 
 def parse_value(name: str, text: str) -> Json:

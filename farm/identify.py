@@ -80,7 +80,8 @@ class Identifier:
     def identify(self, asks: Sequence[Ask]) -> list[Identity]:
         """One identity for each ask × target; ``BadInput`` names what cannot be asked, before anything is built."""
         known: dict[object, _Known] = {}
-        return [self._identity(ask, request, known) for ask in asks for request in self._targets(ask)]
+        targets: dict[str, list[TargetRequest]] = {}
+        return [self._identity(ask, request, known) for ask in asks for request in self._targets(ask, targets)]
 
     def program(self, model: str, custom_ops: Mapping[str, str] | None = None) -> Program:
         """The program at ``model``, opened once."""
@@ -109,9 +110,11 @@ class Identifier:
                 )
         return store.put_file(identity.path)
 
-    def _targets(self, ask: Ask) -> list[TargetRequest]:
-        texts = [ask.target] if ask.target else list(self._default_targets) or ["local"]
-        return [self.target(text) for text in texts]
+    def _targets(self, ask: Ask, known: dict[str, list[TargetRequest]]) -> list[TargetRequest]:
+        if ask.target not in known:
+            texts = [ask.target] if ask.target else list(self._default_targets) or ["local"]
+            known[ask.target] = [self.target(text) for text in texts]
+        return known[ask.target]
 
     def target(self, text: str) -> TargetRequest:
         """What a TARGET means here: ``local`` is this machine's GPU."""

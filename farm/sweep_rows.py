@@ -60,7 +60,12 @@ def said(name: str, value: Any) -> str:
 def point(result: TrialResult, grid: Sequence[Dimension]) -> dict[str, Any]:
     """A trial's value in each dimension."""
     settings = result.trial.settings
-    return {d.name: settings.get(d.name, INACTIVE if INACTIVE in d.values else None) for d in grid}
+    return {d.name: settings[d.name] if d.name in settings else _absent(d) for d in grid}
+
+
+def _absent(dimension: Dimension) -> str | None:
+    """A trial's value where it has none: it stands last, where that may be (``SweepResults.grid``)."""
+    return INACTIVE if dimension.values[-1] == INACTIVE else None
 
 
 def _values(name: str, values: Sequence[Any]) -> str:

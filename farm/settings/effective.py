@@ -64,51 +64,72 @@ class _Draft:
     inert: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
-    def add(self, name: str, one: _Draft) -> None:
-        """Enter the field that is all of ``one``."""
+    def enter(self, name: str, one: _Draft) -> None:
+        """Enter the field that is all of ``one``, in place of what stood there."""
         for mine, its in ((self.key, one.key), (self.recipe, one.recipe), (self.told, one.told)):
             if name in its:
                 mine[name] = its[name]
+            else:
+                mine.pop(name, None)
+        self.warnings += one.warnings
+        self.inert += one.inert
+        self.refused += one.refused
+
+    def copy(self) -> _Draft:
+        return _Draft(dict(self.key), dict(self.recipe), dict(self.told))
 
     def done(self) -> Effective:
         lists = (tuple(self.warnings), tuple(self.inert), tuple(self.refused))
         return Effective(self.key, self.recipe, self.told, *lists)
 
 
+Changes = dict[str, _Change]
+
+
 def effective_values(values: Values, *, flavour: str, version: str, subgraph: bool = False) -> Effective:
     """The effective form of checked ``values`` for one toolchain; see ``farm.compilation.effective``."""
-    changes = dict(_implied(values)) | dict(_vanished(values))
-    draft = _Draft()
-    for row, plain, usual in _handlings(flavour, version):
+    usual, usual_changes = _usual(flavour, version, subgraph)
+    draft, changes = usual.copy(), _changes(values)
+    for row, handling in _handlings(flavour, version):
         change = changes.get(row.name)
-        if usual and not change and not subgraph and values[row.name] is row.default:
-            draft.add(row.name, usual)
-            continue
-        value = change.value if change else values[row.name]
-        handling = _or_denied(plain, row, value, values)
-        if change and change.why and values[row.name] != row.default:
-            draft.warnings.append(f"{_shown(row, values[row.name])} {change.why}")
-        if not (change and change.vanishes) and not (subgraph and row.stage is Stage.PROGRAM):
-            given = row.default not in (value, values[row.name])
-            _place(draft, row, value, handling, f"{flavour} {version}" if given else None)
+        if values[row.name] is not row.default or row.name in _DENIABLE or change != usual_changes.get(row.name):
+            draft.enter(row.name, _settled(row, values, change, handling, f"{flavour} {version}", subgraph))
     if not subgraph:
         _need_budget(draft)
     return draft.done()
 
 
+def _changes(values: Values) -> Changes:
+    return dict(_implied(values)) | dict(_vanished(values))
+
+
 @cache
-def _handlings(flavour: str, version: str) -> tuple[tuple[Field, Handling, _Draft | None], ...]:
-    """Every field, what a builder does with it, and what its default comes to, unless other fields have a say in that:
-    a sweep asks ten thousand times."""
-    return tuple((row, row.handling(flavour, version), _usual(row, flavour, version)) for row in FIELDS.values())
+def _handlings(flavour: str, version: str) -> tuple[tuple[Field, Handling], ...]:
+    """Every field, and what a builder does with it."""
+    return tuple((row, row.handling(flavour, version)) for row in FIELDS.values())
 
 
-def _usual(row: Field, flavour: str, version: str) -> _Draft | None:
-    """Where the default of one field goes; nobody set it, so there is nothing to tell."""
-    if row.name in _DENIABLE:
-        return None
-    draft = _Draft()
-    _place(draft, row, row.default, row.handling(flavour, version), None)
+@cache
+def _usual(flavour: str, version: str, subgraph: bool) -> tuple[_Draft, Changes]:
+    """What all defaults come to, about which there is nothing to tell: a sweep asks ten thousand times for settings
+    that hardly differ from them."""
+    values = {row.name: row.default for row in FIELDS.values()}
+    draft, changes = _Draft(), _changes(values)
+    for row, handling in _handlings(flavour, version):
+        draft.enter(row.name, _settled(row, values, changes.get(row.name), handling, "", subgraph))
+    return draft.copy(), changes
+
+
+def _settled(
+    row: Field, values: Values, change: _Change | None, handling: Handling, toolchain: str, subgraph: bool
+) -> _Draft:
+    """What one field comes to; where somebody set it, with what to tell them of ``toolchain``."""
+    draft, value = _Draft(), change.value if change else values[row.name]
+    if change and change.why and values[row.name] != row.default:
+        draft.warnings.append(f"{_shown(row, values[row.name])} {change.why}")
+    if not (change and change.vanishes) and not (subgraph and row.stage is Stage.PROGRAM):
+        given = row.default not in (value, values[row.name])
+        _place(draft, row, value, _or_denied(handling, row, value, values), toolchain if given else None)
     return draft
 
 
