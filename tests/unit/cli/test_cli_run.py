@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from farm.cli.app import app
+from farm.cli.app import app_for
 from farm.cli.run import run
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
 
@@ -38,7 +38,7 @@ def raising(error: BaseException) -> Any:
 
 
 def test_every_command_of_the_interface_is_there_and_takes_json() -> None:
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(app_for())
     assert sorted(group.commands) == COMMANDS  # type: ignore[attr-defined]
     leaves = [command for command in group.commands.values() if not hasattr(command, "commands")]  # type: ignore[attr-defined]
     leaves += [leaf for name in ("sweep", "db", "timing") for leaf in group.commands[name].commands.values()]  # type: ignore[attr-defined]
@@ -47,7 +47,7 @@ def test_every_command_of_the_interface_is_there_and_takes_json() -> None:
 
 
 def test_sweep_has_its_own_commands() -> None:
-    group = typer.main.get_command(app).commands["sweep"]  # type: ignore[attr-defined]
+    group = typer.main.get_command(app_for()).commands["sweep"]  # type: ignore[attr-defined]
     assert {"ls", "show", "status", "retry", "cancel"} <= set(group.commands)
 
 
