@@ -6,8 +6,8 @@ import gc
 import sys
 
 COLLECT_AFTER = 50_000
-"""New objects, less those that went, before garbage is looked for. Imports alone make twice as many, which stay: to look
-through them after every 700, and through all of them again at the end, takes a sixth of a short command's time."""
+"""New objects, less those that went, before garbage is looked for. Imports alone make twice as many, which stay: to
+look through them after every 700, and through all again at the end, takes a sixth of a short command's time."""
 
 
 def main() -> None:
