@@ -13,19 +13,24 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from farm.asks import Identity
-from farm.builds import Engine, Lease
+from farm.builds import Engine
 from farm.errors import CorruptBlob, Missing, NotAllowed, Unavailable, Untrusted
-from farm.index import Adoption, Found, Index, KeyParts, Wanted, WantedPortable
-from farm.lockline import LockEntry
+from farm.index import Adoption, Found, KeyParts, Wanted, WantedPortable
 from farm.manifests import BESIDE, alteration, body, of_body, whole
 from farm.namespaces import Realm, admits, client_namespace
 from farm.portability import covers, family, serves, sortable, wanted_places
-from farm.store import BlobStore, fetch_on, is_name, lost
-from farm.trust import Policy, Signer
+from farm.store import fetch_on, is_name, lost
 from farm.version import __version__
+
+if TYPE_CHECKING:
+    from farm.asks import Identity
+    from farm.builds import Lease
+    from farm.index import Index
+    from farm.lockline import LockEntry
+    from farm.store import BlobStore
+    from farm.trust import Policy, Signer
 
 NEVER_BUILT = "no engine of this key has been built"
 BLOB_LOST = "its engine's bytes are gone from the store"

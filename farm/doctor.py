@@ -109,7 +109,7 @@ def _gpu() -> Finding:
 
 def _toolchains(config: Config) -> list[Finding]:
     """What is installed, and whether it truly starts: each is tried in a child process."""
-    from farm.builders.discover import installed_toolchains
+    from farm.hosts.packages import installed_toolchains
 
     installed = installed_toolchains()
     findings = [_probed(toolchain) for toolchain in installed]

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from farm.admission import SHARE, Admission
-from farm.builders.discover import torch_version
 from farm.config import Config
 from farm.errors import BadInput, Unavailable
 from farm.hosts.claims import claim_gpu
 from farm.hosts.gpu import gpu_of
+from farm.hosts.packages import torch_version
 from farm.hosts.probe import GpuDevice, Host, environment_for, probe
 from farm.hosts.readings import gpu_free_memory
 from farm.logging import get_logger

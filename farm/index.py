@@ -16,12 +16,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+# The records below are read from HTTP by their types, which must be there when they are.
 from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, Lease
-from farm.measurements import Awaiting, Measurement, MeasuringAsk, MeasuringLease
-from farm.placement import Seat
-from farm.usage import Place, Usage
+
+if TYPE_CHECKING:
+    from farm.measurements import Awaiting, Measurement, MeasuringAsk, MeasuringLease
+    from farm.placement import Seat
+    from farm.usage import Place, Usage
 
 
 @dataclass(frozen=True)

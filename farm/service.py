@@ -2,6 +2,7 @@
 
 The same object serves an embedded farm and a fleet: they differ in the index, store and dispatch that
 ``wiring`` gave it. ``client.RemoteFarm`` offers the same methods over HTTP.
+What only some of them need is imported there: every command holds a farm, and most use one or two of its cases.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from farm.asks import Answer, Ask, EngineRef, Identity, Outcome
-from farm.builds import Build, BuildRequest, BuildState, Engine
+from farm.asks import Answer, EngineRef, Outcome
+from farm.builds import BuildRequest, BuildState
 from farm.cache import BLOB_LOST, HOLD_SECONDS, VOUCHED, EngineCache, Miss, key_parts
 from farm.errors import (
     BadInput,
@@ -27,29 +28,28 @@ from farm.errors import (
     Unavailable,
     Untrusted,
 )
-from farm.explain import Comparison, compare, nearest
-from farm.identify import Identifier
-from farm.index import Claim, Claimed, Found, Index, KeyParts, StoredProgram, Wanted
-from farm.leaving import Leaving, Pin, Pinned
+from farm.index import Claimed, Found, StoredProgram, Wanted
 from farm.lookout import Lookout
-from farm.measurements import MeasuringAsk
-from farm.measuring import Asked, Waiting, asked
 from farm.namespaces import queue
-from farm.outlines import load_outline, outline_of, program_reasons, save_outline
-from farm.pinning import pin
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
-from farm.prebuild_lock import read_lock
-from farm.pulls import JOBS, PLAIN, Pulled, Pulling
 from farm.recorder import Recorder
-from farm.remaking import remake
 from farm.repair import Repair
-from farm.store import BlobStore
 from farm.toolchains import exact_toolchain
-from farm.trust import Policy
 from farm.usage import tally, tally_joined, tally_served, tally_spent
 
 if TYPE_CHECKING:
+    from farm.asks import Ask, Identity
+    from farm.builds import Build, Engine
     from farm.config import Config
+    from farm.explain import Comparison
+    from farm.identify import Identifier
+    from farm.index import Claim, Index, KeyParts
+    from farm.leaving import Leaving, Pin, Pinned
+    from farm.measurements import MeasuringAsk
+    from farm.measuring import Asked
+    from farm.pulls import Pulled
+    from farm.store import BlobStore
+    from farm.trust import Policy
 
 T = TypeVar("T")
 
@@ -293,6 +293,8 @@ class Farm:
 
     def _parts_with_outline(self, identity: Identity) -> KeyParts:
         """What a miss or a build is made of, and where its program's outline lies (one a program and process)."""
+        from farm.outlines import outline_of, save_outline
+
         if identity.path not in self._outlined:
             program = self.identifier.program(identity.model, identity.custom_ops)
             self._outlined[identity.path] = save_outline(outline_of(program), self.store)
@@ -464,16 +466,19 @@ class Farm:
         targets: Sequence[str] = (),
         *,
         names: Sequence[str] = (),
-        layout: str = PLAIN,
-        jobs: int = JOBS,
+        layout: str = "plain",
+        jobs: int | None = None,
         allow_portable: bool = False,
     ) -> list[Pulled]:
         """Place what a lock file names in ``folder``: of the models ``names`` (all by default), for ``targets`` (all by
         default). ``Missing`` when that is nothing, or is gone."""
+        from farm.prebuild_lock import read_lock
+        from farm.pulls import JOBS, Pulling
+
         wanted = [self.identifier.target(text) for text in targets]
         pulling = Pulling(self.store, self.cache.refuses_line if self.cache.trust else lambda line: "")
         choices = pulling.choose(lock, read_lock(lock), names, wanted, allow_portable)
-        return pulling.pull(choices, folder, layout, jobs)
+        return pulling.pull(choices, folder, layout, jobs or JOBS)
 
     def _made_again(self, engine: Engine, error: FarmError) -> Engine:
         (answer,) = self.remake([engine])
@@ -491,6 +496,8 @@ class Farm:
     def remake(self, engines: Sequence[Engine], *, keep: bool = False) -> list[Answer | None]:
         """Queue a build of each as it was first asked for, though it is there; ask ``wait`` for how they end. ``None``
         where the build that made it, or the program, is gone: whoever has the model must ask for it."""
+        from farm.remaking import remake
+
         answers = remake(self.index, self.store, engines, "" if keep else self.waiter)
         self.dispatch.wake(self.index.wakes(0.0))
         return answers
@@ -498,13 +505,17 @@ class Farm:
     def pin(self, wanted: Sequence[Pinned], name: str, seconds: float | None = None) -> Pin:
         """Have ``name`` keep these engines (``pinning.by_lock``, ``by_prefix``), in place of those that it kept
         before."""
-        index = cast(Leaving, self.index)  # every backend's is one
+        from farm.pinning import pin
+
+        index = cast("Leaving", self.index)  # every backend's is one
         return pin(index, wanted, name, seconds=seconds, grace=self.config.gc_grace)
 
     # -- measuring ---------------------------------------------------------------------------------------------
 
     def measure(self, asks: Sequence[MeasuringAsk], *, wait: bool = True) -> list[Asked]:
         """Have each measured where its device is, and wait until it has been, has failed, or is nobody's to measure."""
+        from farm.measuring import Waiting, asked
+
         self.index.await_measuring(asks)
         if wait and asks:
             self.dispatch.start()
@@ -541,6 +552,9 @@ class Farm:
         return [self._explain(identity, answer, limit) for identity, answer in self.look(asks)]
 
     def _explain(self, identity: Identity, answer: Found | Miss, limit: int) -> Explanation:
+        from farm.explain import nearest
+        from farm.outlines import outline_of
+
         mine = key_parts(identity)
         stored = [*self.index.recent_parts(graph=identity.graph), *self.index.recent_parts()]
         outline = outline_of(self.identifier.program(identity.model, identity.custom_ops))
@@ -549,6 +563,9 @@ class Farm:
 
     def explain_keys(self, one: str, other: str) -> Comparison:
         """How two stored keys (or recipes) differ; either may be shortened."""
+        from farm.explain import compare
+        from farm.outlines import load_outline
+
         mine, theirs = (
             one_of(self.index.parts(prefix), prefix, "key", lambda parts: parts.key) for prefix in (one, other)
         )
@@ -556,6 +573,8 @@ class Farm:
 
     def _in_detail(self, found: Comparison, mine: Mapping[str, Any] | None) -> Comparison:
         """The same comparison, its programs compared node by node where they differ."""
+        from farm.outlines import load_outline, program_reasons
+
         if mine is None or not {reason.part for reason in found.reasons} & {"graph", "weights"}:
             return found
         theirs = load_outline(found.other.parts.get("outline"), self.store)

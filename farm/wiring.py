@@ -16,14 +16,9 @@ from urllib.parse import quote, unquote, urlsplit
 from farm.cache import EngineCache
 from farm.config import Config, load
 from farm.errors import BadConfig, NotAllowed, Unavailable
-from farm.hosts.gpu import local_gpu
-from farm.hosts.processes import alive, vantage
-from farm.identify import Identifier
-from farm.index import Index, Worker
 from farm.namespaces import Realm, queues
 from farm.repair import Repair
-from farm.service import Dispatch, Farm
-from farm.store import BlobStore, VersionedObjects
+from farm.service import Farm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -37,10 +32,15 @@ if TYPE_CHECKING:
     from farm.engine_shelf import FarmShelf
     from farm.fitting import Fitting
     from farm.gauge import Bench
+    from farm.gpus import Gpu
+    from farm.identify import Identifier
+    from farm.index import Index, Worker
     from farm.migrating import Moved
     from farm.pulls import Pulling
     from farm.reconcile import Tally
     from farm.refits import Refits
+    from farm.service import Dispatch
+    from farm.store import BlobStore, VersionedObjects
     from farm.timing import TimingCaches
     from farm.timings import Timings
     from farm.toolchains import Toolchain
@@ -340,19 +340,26 @@ def _poll(config: Config) -> float:
 
 
 def open_identifier(config: Config) -> Identifier:
+    from farm.identify import Identifier
     from farm.programs.memory import WeightsMemory
 
     return Identifier(
         default_targets=config.targets,
         default_toolchain=config.toolchain,
         installed=installed_toolchains,
-        local_gpu=local_gpu,
+        local_gpu=_local_gpu,
         memory=WeightsMemory(config.scratch / "weights"),
     )
 
 
+def _local_gpu() -> Gpu | None:
+    from farm.hosts.gpu import local_gpu
+
+    return local_gpu()
+
+
 def installed_toolchains() -> tuple[Toolchain, ...]:
-    from farm.builders.discover import installed_toolchains
+    from farm.hosts.packages import installed_toolchains
 
     return installed_toolchains()
 
@@ -454,6 +461,8 @@ def open_bench(
 
 def gone_workers(index: Index) -> Collection[str]:
     """Workers that this process can see to be dead; their leases need not run out first."""
+    from farm.hosts.processes import alive, vantage
+
     here = vantage()
     return [
         worker.id
@@ -560,6 +569,8 @@ def migrate(config: Config, home: Path, dry_run: bool = False, tell: Callable[[s
 
 def lives(worker: Worker) -> bool:
     """Whether a listed worker is at work, as far as can be told from here."""
+    from farm.hosts.processes import alive, vantage
+
     here = vantage()
     if here and worker.detail.get("vantage") == here:
         return alive(worker.pid, worker.born)

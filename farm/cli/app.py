@@ -1,44 +1,83 @@
-"""The Typer app: every command by its name. A command's module is imported with the app, its work when it runs."""
+"""The Typer app: every command by its name, and where it lies in ``farm.cli``.
+
+A command line that begins with a command's name gets an app of that command alone: to import the others' modules, and
+to read their options, takes longer than most commands do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from farm.cli import (
-    asking,
-    care,
-    collecting,
-    fleet,
-    looking,
-    measuring,
-    nodes,
-    prebuild,
-    promotion,
-    refitting,
-    serving,
-    statistics,
-    sweep_life,
-    timing,
-    upkeep,
-    verifying,
-)
 from farm.version import __version__
 
 ASK, LOOK, FLEET, CARE = "Ask for engines", "Look and act", "Fleet", "Care"
 
-app = typer.Typer(
-    name="farm",
-    help="A TensorRT engine cache and build farm: ask for engines, and each is built once.",
-    epilog="'farm demo' shows it at work. An error is one or two lines; --debug shows where it came from.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+COMMANDS = {
+    "build": (ASK, "asking.build"),
+    "sweep": (ASK, "sweep_life.sweeps"),
+    "prebuild": (ASK, "prebuild.prebuild"),
+    "pull": (ASK, "asking.pull"),
+    "key": (ASK, "asking.key"),
+    "explain": (ASK, "asking.explain"),
+    "measure": (ASK, "measuring.measure"),
+    "ls": (LOOK, "looking.ls"),
+    "show": (LOOK, "looking.show"),
+    "logs": (LOOK, "looking.logs"),
+    "cancel": (LOOK, "looking.cancel"),
+    "retry": (LOOK, "looking.retry"),
+    "stats": (LOOK, "statistics.stats"),
+    "settings": (LOOK, "looking.settings"),
+    "nodes": (FLEET, "nodes.nodes"),
+    "worker": (FLEET, "fleet.worker"),
+    "serve": (FLEET, "serving.serve"),
+    "token": (FLEET, "serving.tokens"),
+    "db": (FLEET, "fleet.database"),
+    "reconcile": (FLEET, "upkeep.reconcile"),
+    "migrate": (FLEET, "upkeep.migrate"),
+    "timing": (CARE, "timing.app"),
+    "verify": (CARE, "verifying.verify"),
+    "promote": (CARE, "promotion.promote"),
+    "keygen": (CARE, "verifying.keygen"),
+    "refit": (CARE, "refitting.refit"),
+    "gc": (CARE, "collecting.gc"),
+    "pin": (CARE, "collecting.pin"),
+    "unpin": (CARE, "collecting.unpin"),
+    "doctor": (CARE, "care.doctor"),
+    "demo": (CARE, "care.demo"),
+}
+"""Each command's panel in the help, and its module and name there: a function, or an app of commands."""
 
 
-@app.callback()
+def app_for(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The app of the one command that ``arguments`` begin with; of all where they begin otherwise."""
+    app = typer.Typer(
+        name="farm",
+        help="A TensorRT engine cache and build farm: ask for engines, and each is built once.",
+        epilog="'farm demo' shows it at work. An error is one or two lines; --debug shows where it came from.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name in [name for name in arguments[:1] if name in COMMANDS] or COMMANDS:
+        _add(app, name)
+    return app
+
+
+def _add(app: typer.Typer, name: str) -> None:
+    panel, place = COMMANDS[name]
+    module, _, attribute = place.partition(".")
+    command = getattr(import_module(f"farm.cli.{module}"), attribute)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, rich_help_panel=panel)
+    else:
+        app.command(name, rich_help_panel=panel)(command)
+
+
 def _root(
     version: Annotated[
         bool,
@@ -57,36 +96,3 @@ def _version(wanted: bool) -> None:
     if wanted:
         print(f"farm {__version__}")
         raise typer.Exit(0)
-
-
-app.command("build", rich_help_panel=ASK)(asking.build)
-app.add_typer(sweep_life.sweeps, name="sweep", rich_help_panel=ASK)
-app.command("prebuild", rich_help_panel=ASK)(prebuild.prebuild)
-app.command("pull", rich_help_panel=ASK)(asking.pull)
-app.command("key", rich_help_panel=ASK)(asking.key)
-app.command("explain", rich_help_panel=ASK)(asking.explain)
-app.command("measure", rich_help_panel=ASK)(measuring.measure)
-app.command("ls", rich_help_panel=LOOK)(looking.ls)
-app.command("show", rich_help_panel=LOOK)(looking.show)
-app.command("logs", rich_help_panel=LOOK)(looking.logs)
-app.command("cancel", rich_help_panel=LOOK)(looking.cancel)
-app.command("retry", rich_help_panel=LOOK)(looking.retry)
-app.command("stats", rich_help_panel=LOOK)(statistics.stats)
-app.command("settings", rich_help_panel=LOOK)(looking.settings)
-app.command("nodes", rich_help_panel=FLEET)(nodes.nodes)
-app.command("worker", rich_help_panel=FLEET)(fleet.worker)
-app.command("serve", rich_help_panel=FLEET)(serving.serve)
-app.add_typer(serving.tokens, name="token", rich_help_panel=FLEET)
-app.add_typer(fleet.database, name="db", rich_help_panel=FLEET)
-app.command("reconcile", rich_help_panel=FLEET)(upkeep.reconcile)
-app.command("migrate", rich_help_panel=FLEET)(upkeep.migrate)
-app.add_typer(timing.app, name="timing", rich_help_panel=CARE)
-app.command("verify", rich_help_panel=CARE)(verifying.verify)
-app.command("promote", rich_help_panel=CARE)(promotion.promote)
-app.command("keygen", rich_help_panel=CARE)(verifying.keygen)
-app.command("refit", rich_help_panel=CARE)(refitting.refit)
-app.command("gc", rich_help_panel=CARE)(collecting.gc)
-app.command("pin", rich_help_panel=CARE)(collecting.pin)
-app.command("unpin", rich_help_panel=CARE)(collecting.unpin)
-app.command("doctor", rich_help_panel=CARE)(care.doctor)
-app.command("demo", rich_help_panel=CARE)(care.demo)

@@ -59,12 +59,12 @@ def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
 def _invoke(arguments: Sequence[str]) -> int:
     import typer
 
-    from farm.cli.app import app
+    from farm.cli.app import app_for
 
     # What click calls a usage error; typer has it under a private name only.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
-        code = typer.main.get_command(app)(args=list(arguments), prog_name="farm", standalone_mode=False)
+        code = typer.main.get_command(app_for(arguments))(args=list(arguments), prog_name="farm", standalone_mode=False)
     except usage_error as error:
         raise _usage(error) from error
     except typer.Abort as error:

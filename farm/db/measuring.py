@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, or_, select, update
 
 from farm.db.models import measurements, measuring
 from farm.db.rows import clean, dump, load
 from farm.db.session import Database, reads, writes
-from farm.measurements import Awaiting, Measurement, MeasuringAsk, MeasuringLease
+
+if TYPE_CHECKING:
+    from farm.measurements import Awaiting, Measurement, MeasuringAsk, MeasuringLease
 
 
 class Measuring:
@@ -31,6 +34,8 @@ class Measuring:
 
     @reads
     def measurements_of(self, connection: Connection, digests: Collection[str]) -> list[Measurement]:
+        from farm.measurements import Measurement
+
         if not digests:
             return []
         query = select(measurements).where(self.db.among(measurements.c.subject, "the_subjects"))
@@ -73,6 +78,8 @@ class Measuring:
     def _lease_measuring(
         self, connection: Connection, places: Collection[str], worker: str, ttl: float
     ) -> MeasuringLease | None:
+        from farm.measurements import MeasuringAsk, MeasuringLease
+
         oldest = select(measuring).where(*self._free()).order_by(measuring.c.since, measuring.c.id).limit(1)
         params = {"the_places": self.db.array(map(clean, places))}
         row = connection.execute(oldest.with_for_update(skip_locked=True), params).first()
@@ -110,5 +117,7 @@ def _mine(lease: MeasuringLease) -> tuple[ColumnElement[bool], ...]:
 
 
 def _awaiting(row: Row[tuple[object, ...]]) -> Awaiting:
+    from farm.measurements import Awaiting, MeasuringAsk
+
     worker = row.worker if row.held else ""
     return Awaiting(MeasuringAsk.from_json(load(row.ask_json)), row.since, row.attempts, worker, row.failure, row.age)

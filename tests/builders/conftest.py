@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from farm.builders import Form, Job, Limits, Watch
-from farm.builders.discover import installed_toolchains
 from farm.builders.tensorrt import TensorRTBuilder
+from farm.hosts.packages import installed_toolchains
 from farm.toolchains import Toolchain
 
 LIMITS = Limits(seconds=120)

@@ -252,7 +252,7 @@ def test_nodes_are_traced_to_the_models_lines(export: Callable[..., Form]) -> No
 
 
 def test_versions_are_recorded_as_the_metadata_has_them(export: Callable[..., Form]) -> None:
-    from farm.builders.discover import exporter_version
+    from farm.hosts.packages import exporter_version
 
     assert export(models.Unused(), data(2), data(2)).exporter == exporter_version()
 

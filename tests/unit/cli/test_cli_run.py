@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from farm.cli.app import app
+from farm.cli.app import app_for
 from farm.cli.run import run
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
 
@@ -38,7 +38,7 @@ def raising(error: BaseException) -> Any:
 
 
 def test_every_command_of_the_interface_is_there_and_takes_json() -> None:
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(app_for())
     assert sorted(group.commands) == COMMANDS  # type: ignore[attr-defined]
     leaves = [command for command in group.commands.values() if not hasattr(command, "commands")]  # type: ignore[attr-defined]
     leaves += [leaf for name in ("sweep", "db", "timing") for leaf in group.commands[name].commands.values()]  # type: ignore[attr-defined]
@@ -47,7 +47,7 @@ def test_every_command_of_the_interface_is_there_and_takes_json() -> None:
 
 
 def test_sweep_has_its_own_commands() -> None:
-    group = typer.main.get_command(app).commands["sweep"]  # type: ignore[attr-defined]
+    group = typer.main.get_command(app_for()).commands["sweep"]  # type: ignore[attr-defined]
     assert {"ls", "show", "status", "retry", "cancel"} <= set(group.commands)
 
 
@@ -189,15 +189,36 @@ def test_the_database_is_checked_and_upgraded(home: Path, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out) == {"up_to_date": True}
 
 
+MODEL = str(Path(__file__).parents[2] / "vectors" / "gemm.pt2")
 HEAVY = {"torch", "tensorrt", "tensorrt_rtx", "celery", "kombu", "alembic", "jinja2", "onnx", "numpy", "pynvml", "yaml"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ls"], ["build", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["ls"], ["build", "--help"], ["key", MODEL, "-t", "sm_89"]])
 def test_nothing_heavy_is_imported_to_look(arguments: list[str], home: Path) -> None:
     subprocess.run([sys.executable, "-m", "farm", "ls"], check=True, capture_output=True)
+    assert HEAVY & imported(arguments) == set()
+
+
+NOT_FOR_A_KEY = {
+    *(f"farm.{name}" for name in ("builders", "explain", "measurements", "measuring", "outlines", "pulls")),
+    *("farm.cli.nodes", "farm.cli.sweep", "farm.hosts.probe", "farm.prebuild_lock", "farm.remaking", "farm.trust"),
+    *("psutil", "httpx", "structlog", "cryptography", "fastapi", "sqlalchemy.orm", "rich.markdown"),
+}
+
+
+def test_a_key_imports_what_a_key_needs(home: Path) -> None:
+    """What start-up costs grows by a module at a time; one that a key does need may raise the number."""
+    subprocess.run([sys.executable, "-m", "farm", "ls"], check=True, capture_output=True)
+    modules = imported(["key", MODEL, "-t", "sm_89"])
+    assert NOT_FOR_A_KEY & modules == set()
+    assert len([name for name in modules if name.partition(".")[0] == "farm"]) <= 108
+
+
+def imported(arguments: list[str]) -> set[str]:
+    """The modules that ``farm`` has imported once it has run ``arguments``."""
     code = f"import sys; from farm.cli.run import run; run({arguments!r}); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert HEAVY & set(done.stderr.split()) == set()
+    return set(done.stderr.split())
 
 
 def test_a_reader_that_leaves_early_is_no_error(home: Path) -> None:
