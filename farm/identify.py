@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Known:
-    """A program, what keys need of it, and its canonical profiles."""
+    """A program, what keys need of it, and its canonical profiles; as they were ``given``."""
 
     program: Program
     facts: keys.ProgramFacts
     profiles: tuple[Mapping[str, Any], ...]
+    given: Sequence[GivenProfile]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What the asks of a sweep share, found out once for all of them."""
+
+    known: dict[object, _Known] = field(default_factory=dict)
+    targets: dict[str, list[TargetRequest]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,11 @@ class Identifier:
 
     # -- for clients -------------------------------------------------------------------------------------------
 
-    def identify(self, asks: Sequence[Ask]) -> list[Identity]:
-        """One identity for each ask × target; ``BadInput`` names what cannot be asked, before anything is built."""
-        known: dict[object, _Known] = {}
-        targets: dict[str, list[TargetRequest]] = {}
-        return [self._identity(ask, request, known) for ask in asks for request in self._targets(ask, targets)]
+    def identify(self, asks: Sequence[Ask], common: Common | None = None) -> list[Identity]:
+        """One identity for each ask × target; ``BadInput`` names what cannot be asked, before anything is built.
+        ``common``: of asks that come one by one."""
+        common = common or Common()
+        return [self._identity(ask, request, common) for ask in asks for request in self._targets(ask, common.targets)]
 
     def program(self, model: str, custom_ops: Mapping[str, str] | None = None) -> Program:
         """The program at ``model``, opened once."""
@@ -145,16 +154,17 @@ class Identifier:
         )
 
     def _known(self, ask: Ask, known: dict[object, _Known]) -> _Known:
-        """What the asks of a sweep share, found out once for all of them."""
+        # Profiles by the very object, which ``_Known`` keeps: to compare them takes as long as to resolve them.
         slot = (ask.model, tuple(sorted(ask.custom_ops.items())), id(ask.profiles))
         if slot not in known:
             program = self.program(ask.model, ask.custom_ops)
             profiles = resolve(program.inputs, program.symbols, [_given(profile) for profile in ask.profiles])
-            known[slot] = _Known(program, _lasting(program), tuple(profile.canonical() for profile in profiles))
+            canonical = tuple(profile.canonical() for profile in profiles)
+            known[slot] = _Known(program, _lasting(program), canonical, ask.profiles)
         return known[slot]
 
-    def _identity(self, ask: Ask, request: TargetRequest, known: dict[object, _Known]) -> Identity:
-        same = self._known(ask, known)
+    def _identity(self, ask: Ask, request: TargetRequest, common: Common) -> Identity:
+        same = self._known(ask, common.known)
         program, canonical = same.program, same.profiles
         toolchain = self.toolchain(request.toolchain)
         target, settings = keys.one_windows(request.target, ask.settings)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from farm.builds import Build, Engine
     from farm.config import Config
     from farm.explain import Comparison
-    from farm.identify import Identifier
+    from farm.identify import Common, Identifier
     from farm.index import Claim, Index, KeyParts
     from farm.leaving import Leaving, Pin, Pinned
     from farm.measurements import MeasuringAsk
@@ -140,9 +140,10 @@ class Farm:
 
     # -- asking ------------------------------------------------------------------------------------------------
 
-    def identify(self, asks: Sequence[Ask]) -> list[Identity]:
-        """Key and recipe of each ask × target, without side effects. ``BadInput`` for what cannot be asked."""
-        return self.identifier.identify(asks)
+    def identify(self, asks: Sequence[Ask], common: Common | None = None) -> list[Identity]:
+        """Key and recipe of each ask × target, without side effects. ``BadInput`` for what cannot be asked. Who asks
+        one by one for what has much in ``common`` gives the same one each time."""
+        return self.identifier.identify(asks, common)
 
     def look(self, asks: Sequence[Ask]) -> list[tuple[Identity, Found | Miss]]:
         """Each ask's identity and what the cache has for it; builds nothing."""

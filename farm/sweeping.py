@@ -19,6 +19,7 @@ from farm.builds import Build
 from farm.cache import Miss, key_parts
 from farm.errors import BadInput, BadSettings, BadTarget
 from farm.human import listed
+from farm.identify import Common
 from farm.index import Found, Sweep, Trial
 from farm.remaking import answer_of
 from farm.searches import TPE
@@ -116,7 +117,8 @@ def plan(farm: Farm, spec: SweepSpec) -> Plan:
     """Identify every configuration and look each up. ``BadInput`` when a model or target cannot be read, or when no
     configuration at all can be asked for."""
     spec = replace(spec, targets=_targets(farm, spec))
-    planned = [_identified(farm, configuration) for configuration in configurations(spec)]
+    common = Common()
+    planned = [_identified(farm, configuration, common) for configuration in configurations(spec)]
     _refuse_hopeless(planned)
     identities = [item.identity for item in planned if item.identity is not None]
     found = dict(zip(map(id, identities), farm.cache.lookup(identities), strict=True))
@@ -142,9 +144,9 @@ def _targets(farm: Farm, spec: SweepSpec) -> tuple[str, ...]:
     return tuple(found.values())
 
 
-def _identified(farm: Farm, configuration: Configuration) -> Planned:
+def _identified(farm: Farm, configuration: Configuration, common: Common) -> Planned:
     try:
-        return Planned(configuration, farm.identify([configuration.ask()])[0])
+        return Planned(configuration, farm.identify([configuration.ask()], common)[0])
     except (BadSettings, BadTarget) as error:
         # Other configurations of the same grid may well be sound: this one is a result with a reason.
         return Planned(configuration, invalid=error.message)
