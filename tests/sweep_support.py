@@ -16,6 +16,7 @@ from farm.compilation import effective
 from farm.config import Config
 from farm.db.index import SqlIndex
 from farm.errors import BadTarget
+from farm.identify import Common
 from farm.index import KeyParts, Offer, Worker
 from farm.manifests import blob_of
 from farm.measurements import Latency, Measurement, Runner
@@ -30,7 +31,7 @@ CAPABILITY = "stub"
 class StubIdentifier:
     """Identities for models that need not exist."""
 
-    def identify(self, asks: Sequence[Ask]) -> list[Identity]:
+    def identify(self, asks: Sequence[Ask], common: Common | None = None) -> list[Identity]:
         return [self._identity(ask) for ask in asks]
 
     def pack(self, path: Path, store: BlobStore) -> Blob:
