@@ -104,6 +104,30 @@ def test_a_broker_that_is_not_there_delays_no_client_for_long(url: str, capsys: 
     dispatch.stop()
 
 
+@pytest.mark.parametrize("refused", ["guest:wrong@127.0.0.1:5672//", "guest:guest@127.0.0.1:5672/no-such-vhost"])
+def test_a_broker_that_refuses_is_no_error_of_who_asked_for_a_build(refused: str, vhost: str) -> None:
+    """The build is in the database, and workers look for themselves; what is wrong is told where it is asked for."""
+    dispatch = BrokerDispatch(f"amqp://{refused}")
+    dispatch.wake({"a": 1})
+    with pytest.raises(Unavailable, match=r"ACCESS_REFUSED|NOT_ALLOWED"):
+        dispatch.check()
+    dispatch.stop()
+
+
+def test_a_queue_of_other_properties_is_no_error_either(vhost: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from kombu import Connection
+
+    name, url = f"other-{uuid.uuid4().hex}", f"{RABBITMQ}/{vhost}"
+    with Connection(url) as connection:
+        connection.default_channel.queue_declare(f"farm.{name}", durable=False, exclusive=False, auto_delete=False)
+        dispatch = BrokerDispatch(url)
+        dispatch.wake({name: 1})
+        assert "takes no message" in capsys.readouterr().err
+        connection.default_channel.queue_delete(f"farm.{name}")
+        dispatch.wake({name: 1})
+    dispatch.stop()
+
+
 def test_a_missing_broker_is_a_failure_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise ConnectionError("no")
