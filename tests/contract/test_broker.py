@@ -10,11 +10,13 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from contract_broker import BrokerContract, RemoteBrokerContract
+from contract_broker import SOON, BrokerContract, RemoteBrokerContract, listening
 from servers import needed
 
 from farm.dispatch import BrokerDispatch
 from farm.errors import Unavailable
+from farm.tasks import make_app, send_wakes
+from tests.conftest import eventually
 
 REDIS = "redis://127.0.0.1:6379"
 REDIS_DATABASES = range(10, 16)
@@ -50,6 +52,18 @@ class TestRedis(RemoteBrokerContract):
         import redis
 
         return lambda: redis.Redis.from_url(url).flushdb()
+
+    def test_a_message_that_nobody_can_read_ends_no_wake_ups(
+        self, url: str, queues: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import redis
+
+        monkeypatch.setattr("farm.consumer.RESTART_S", 0.1)
+        with listening(url, *queues) as listener:
+            redis.Redis.from_url(url).lpush(f"farm.{queues[0]}", b"no message")
+            eventually(lambda: not redis.Redis.from_url(url).llen(f"farm.{queues[0]}"), what="its being taken")
+            send_wakes(make_app(url), {queues[0]: 2})
+            eventually(lambda: listener.heard["build"] == 2, SOON, "the wake-ups after it")
 
 
 @pytest.fixture(scope="module")
