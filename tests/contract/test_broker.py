@@ -96,6 +96,20 @@ class TestRabbitMQ(RemoteBrokerContract):
 
         return purge
 
+    def test_what_nobody_takes_does_not_pile_up(
+        self, url: str, queues: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from kombu import Connection
+
+        monkeypatch.setattr("farm.tasks.EXPIRES_SECONDS", 1.0)
+        with Connection(url) as connection:
+            app, name = make_app(url), f"farm.{queues[0]}"
+            send_wakes(app, {queues[0]: 3})
+            left = lambda: connection.default_channel.queue_declare(name, passive=True).message_count  # noqa: E731
+            eventually(lambda: left() == 0, SOON, "their being dropped")
+        options = app.conf.beat_schedule["repair"]["options"]
+        assert options["expiration"] == options["expires"]
+
 
 def rabbitmqctl(*words: str) -> bool:
     command = shutil.which("rabbitmqctl")
