@@ -126,7 +126,9 @@ class BrokerDispatch:
             self._silent = False
         except broker_faults(self._app) as error:
             if not self._silent:
-                log.warning("the broker takes no message; workers look for builds by themselves", reason=str(error))
+                log.warning(
+                    "the broker cannot be reached or refuses; workers look for builds by themselves", reason=str(error)
+                )
             self._silent = True
 
     def check(self) -> None:
