@@ -138,6 +138,10 @@ class BuildRequest:
     gpu_memory: int = 0
 
 
+UNREADABLE = BuildRequest("", "", "", "", model="?", target="?", toolchain="?", told={}, profiles=(), parts={})
+"""In place of a request that cannot be read: another release of farm wrote it, or somebody else."""
+
+
 @dataclass(frozen=True)
 class Build:
     """One build as it stands. Times are seconds since the epoch by the database's clock."""

@@ -230,17 +230,32 @@ def _check_url(text: str) -> None:
         )
 
 
+def _check_broker(text: str) -> None:
+    """``BadConfig`` unless each of the addresses in it (``;`` between them) can be a broker's."""
+    if not all(_is_broker(one) for one in text.split(";")):
+        raise BadConfig(
+            f"FARM_BROKER_URL is '{text.rpartition('@')[2]}', which names no broker that farm knows",
+            "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this process",
+        )
+
+
+def _is_broker(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    number = parts.path.strip("/") if text.startswith(("redis:", "rediss:")) else ""
+    return text.startswith(BROKERS) and port != 0 and (not number or number.isdecimal())
+
+
 def _checked(config: Config) -> Config:
     _check_quotas(config)
     _check_url(config.url)
     for name in WHOLE:
         if getattr(config, name) < 0:
             raise BadConfig(f"FARM_{name.upper()} is negative", "leave it out for the default")
-    if not config.broker_url.startswith(BROKERS):
-        raise BadConfig(
-            f"FARM_BROKER_URL is '{config.broker_url.rpartition('@')[2]}', which names no broker that farm knows",
-            "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this process",
-        )
+    _check_broker(config.broker_url)
     wrong, hint = config.realm.contradiction()
     if wrong:
         raise BadConfig(f"FARM_NAMESPACE, FARM_TRUSTED_NAMESPACES and the like: {wrong}", hint)

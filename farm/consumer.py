@@ -23,6 +23,7 @@ from farm.tasks import CARE_QUEUE, Duties, queue_of, register
 log = get_logger(__name__)
 
 STOP_TIMEOUT_S = 10.0
+RESTART_S = 5.0
 SILENT = logging.CRITICAL + 1
 
 
@@ -45,8 +46,19 @@ class Consumer:
         self._queues = [*map(queue_of, capabilities), CARE_QUEUE]
         self._name = f"farm-{uuid.uuid4().hex[:12]}@localhost"
         self._ready = _Controller.waiting[self._name] = threading.Event()
-        self._controller = _Controller(
-            app=app,
+        self._stopping = threading.Event()
+        self._controller = self._make()
+        # Celery tells of every start, stop and lost connection (an acknowledgement that a broker's restart cut off even
+        # as critical, with its traceback); here those are this process's own business.
+        for name in ("celery", "kombu"):
+            logging.getLogger(name).setLevel(SILENT)
+        # Pool threads find their app as Celery's default one, whatever app the message came to.
+        app.set_default()
+        self._thread = threading.Thread(target=self._run, name="farm-celery", daemon=True)
+
+    def _make(self) -> _Controller:
+        return _Controller(
+            app=self._app,
             hostname=self._name,
             pool_cls="threads",
             concurrency=2,
@@ -56,13 +68,6 @@ class Consumer:
             without_gossip=True,
             loglevel="ERROR",
         )
-        # Celery tells of every start, stop and lost connection (an acknowledgement that a broker's restart cut off even
-        # as critical, with its traceback); here those are this process's own business.
-        for name in ("celery", "kombu"):
-            logging.getLogger(name).setLevel(SILENT)
-        # Pool threads find their app as Celery's default one, whatever app the message came to.
-        app.set_default()
-        self._thread = threading.Thread(target=self._run, name="farm-celery", daemon=True)
 
     def start(self, timeout: float) -> bool:
         """Begin to take messages; whether the broker answered within ``timeout`` seconds. It is tried again for as
@@ -76,13 +81,22 @@ class Consumer:
         return self._ready.is_set()
 
     def _run(self) -> None:
-        try:
-            self._controller.start()
-        except Exception as error:  # noqa: BLE001 - builds go on without a broker, which must be said and no more
-            log.warning("Celery has stopped; this worker looks for builds by itself", reason=str(error))
+        """Celery gives up for good where kombu cannot read a message, say, or a queue is not as it was declared; builds
+        go on meanwhile without a broker, and one bad message must not make that last."""
+        while not self._stopping.is_set():
+            reason = ""
+            try:
+                self._controller.start()
+            except Exception as error:  # noqa: BLE001 - said, and no more
+                reason = str(error)
+            if not self._stopping.is_set():
+                log.warning("Celery has stopped, and is started again", reason=reason, seconds=RESTART_S)
+                self._stopping.wait(RESTART_S)
+                self._controller = self._make()
 
     def stop(self) -> None:
         """Take no more messages and end the thread."""
+        self._stopping.set()
         if self._ready.is_set() and self._thread.is_alive():
             self._drain()
         else:

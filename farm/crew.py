@@ -86,13 +86,21 @@ class Crew:
 
     def _lead(self) -> None:
         while not self._leaving.is_set():
-            # Cleared before the look: what is woken during it is looked at again.
-            self._woken.clear()
-            measured = self._measure()
-            if not self._take_some() and not measured:
-                self._woken.wait(min(self._poll, PATIENCE_SECONDS) if self._ahead else self._poll)
-            self._return_late(PATIENCE_SECONDS)
+            try:
+                self._look()
+            except Exception:
+                # Without its foreman a worker would stay on the list, and never build again.
+                log.exception("defect")
+                self._leaving.wait(self._poll)
         self._return_late(0.0)
+
+    def _look(self) -> None:
+        # Cleared before the look: what is woken during it is looked at again.
+        self._woken.clear()
+        measured = self._measure()
+        if not self._take_some() and not measured:
+            self._woken.wait(min(self._poll, PATIENCE_SECONDS) if self._ahead else self._poll)
+        self._return_late(PATIENCE_SECONDS)
 
     def _measure(self) -> bool:
         """Measure one thing that awaits it, if nothing is built here now; whether that was done. Builds and

@@ -25,6 +25,25 @@ log = get_logger(__name__)
 START_TIMEOUT_S = 30.0
 
 
+def broker_faults(app: Celery) -> tuple[type[Exception], ...]:
+    """What is raised where a broker cannot be reached, or refuses: a wrong password, no such virtual host, a queue of
+    other properties. Kombu makes an ``OperationalError`` only of what may pass by itself."""
+    connection = app.connection_for_write()
+    return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+
+
+def check_broker(app: Celery) -> None:
+    """``Unavailable`` when the broker does not answer, or refuses this user."""
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5.0)
+    except broker_faults(app) as error:
+        raise Unavailable(
+            f"the broker at {app.connection_for_write().as_uri()} does not answer: {str(error).rstrip('.')}",
+            "start it, or correct FARM_BROKER_URL",
+        ) from error
+
+
 class Station:
     """A crew and the Celery worker that wakes it: what builds, in an embedded farm and in ``farm worker`` alike."""
 
@@ -44,6 +63,14 @@ class Station:
         """Build from now on; whether the broker answered (without it, builds are found by looking)."""
         self.crew.start()
         return self._consumer.start(timeout)
+
+    def broker_trouble(self) -> str:
+        """Why the broker has not answered, in words; empty where it does now."""
+        try:
+            check_broker(self.app)
+        except Unavailable as error:
+            return error.message
+        return ""
 
     def stop(self, grace: float = 0.0) -> None:
         """Take no more builds, wait ``grace`` seconds for those in hand, hand back the rest; returns when no build
@@ -97,21 +124,16 @@ class BrokerDispatch:
         try:
             send_wakes(self._app, counts)
             self._silent = False
-        except (OperationalError, OSError) as error:
+        except broker_faults(self._app) as error:
             if not self._silent:
-                log.warning("the broker cannot be reached; workers look for builds by themselves", reason=str(error))
+                log.warning(
+                    "the broker cannot be reached or refuses; workers look for builds by themselves", reason=str(error)
+                )
             self._silent = True
 
     def check(self) -> None:
-        """``Unavailable`` when the broker does not answer."""
-        try:
-            with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5.0)
-        except (OperationalError, OSError) as error:
-            raise Unavailable(
-                f"the broker at {self._app.connection_for_write().as_uri()} does not answer: {error}",
-                "start it, or correct FARM_BROKER_URL",
-            ) from error
+        """``Unavailable`` when the broker does not answer, or refuses this user."""
+        check_broker(self._app)
 
     def start(self) -> None:
         """Others build."""

@@ -164,8 +164,16 @@ class Hearts:
                 self._tick()
             except Unavailable as error:
                 log.warning("no heartbeat", held=len(held), reason=error.message)
-                for heart in held:
-                    heart.deaf()
+                self._be_deaf(held)
+            except Exception:
+                # Without this thread every lease of the worker would run out, and whatever it leased next.
+                log.exception("defect", held=len(held))
+                self._be_deaf(held)
+
+    @staticmethod
+    def _be_deaf(held: Sequence[Heart]) -> None:
+        for heart in held:
+            heart.deaf()
 
     def _listen(self, held: Sequence[Heart]) -> None:
         now = time.monotonic()

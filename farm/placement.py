@@ -158,8 +158,9 @@ LEAST_SECONDS = 0.01
 def turns(start: float, expected: Sequence[float], flows: int = 1) -> list[float]:
     """The places in the queue of one submission's builds, in the order given.
 
-    Start-time fair queueing. ``start`` is the earliest turn that now waits in the queue: a new submission begins
-    beside whoever is next, however many builds others have queued before. Its builds are as far apart as they are
+    Start-time fair queueing. ``start`` is the earliest turn that now waits in the queue (in an empty one, that of the
+    queue which is furthest): a new submission begins beside whoever is next, however many builds others have queued
+    before. Its builds are as far apart as they are
     expected to take (``expected``, seconds), so that submissions that wait at once get equal shares of the workers'
     time; the longest come first, which ends a submission soonest on several workers. ``flows`` is how many
     submissions of the same tenant wait, this one included: they share their tenant's share, so that ten thousand

@@ -72,7 +72,13 @@ def make_app(broker_url: str, capabilities: Collection[str] = ()) -> Celery:
 
 def _every(task: str, seconds: float) -> dict[str, Any]:
     """Nobody's turn is kept for him: one that was not taken in time is dropped."""
-    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
+    return {"task": task, "schedule": seconds, "options": expiring(seconds)}
+
+
+def expiring(seconds: float) -> dict[str, float]:
+    """Until when a message is worth anything: ``expires`` says so to the worker that takes it, ``expiration`` to a
+    broker that can (RabbitMQ), lest messages pile up in it while no worker is there to take them."""
+    return {"expires": seconds, "expiration": seconds}
 
 
 def _transport_options(broker_url: str) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def send_wakes(app: Celery, counts: Mapping[str, int]) -> None:
                     queue=queue_of(capability),
                     producer=producer,
                     ignore_result=True,
-                    expires=EXPIRES_SECONDS,
+                    **expiring(EXPIRES_SECONDS),
                     retry=True,
                     retry_policy=SEND_ATTEMPTS,
                 )

@@ -44,6 +44,7 @@ log = get_logger(__name__)
 
 SHOW_SECONDS = FRESH_SECONDS / 4
 COMMIT_PAUSE_S = 0.5
+UNREAD = f"farm {__version__} cannot read what this build asks for"
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,8 @@ class BuildWorker:
     def _build(self, lease: Lease, heart: Heart, done: Callable[[], object]) -> None:
         """Program → form → plan → commit: the whole walk of one build."""
         request = lease.build.request
+        if not request.recipe:
+            raise AttemptFailed(Failure(FailureKind.NODE, UNREAD, "ask for it again, from a client of this release"))
         toolchain, place = exact_toolchain(request.toolchain), place_of(request.target)
         watch = heart.watch()
         with self._folder() as folder:
@@ -248,6 +251,7 @@ class BuildWorker:
     def _commit(self, lease: Lease, heart: Heart, plan: Path, manifest: Mapping[str, Any], built: float) -> Engine:
         """Commit; again and again while the store or the database cannot be reached, as long as the lease may hold: a
         build may have taken hours."""
+        told = ""
         while True:
             heart.check()
             try:
@@ -255,8 +259,10 @@ class BuildWorker:
             except Unavailable as error:
                 if heart.lost or self.hurried:
                     raise
-                log.warning("a commit waits", build=lease.build.id, reason=error.message)
-                heart.watch().report("waiting to store", None)
+                if error.message != told:
+                    log.warning("a commit waits", build=lease.build.id, reason=error.message)
+                told = error.message
+                heart.watch().report(f"waiting to store: {told}", None)
                 time.sleep(COMMIT_PAUSE_S)
 
     @staticmethod

@@ -76,8 +76,8 @@ def _begin(farm: Farm, station: Station) -> None:
     note(f"farm: {me.host} builds {', '.join(me.capabilities) or 'nothing'}; {hands} at once; Ctrl-C ends it")
     if not me.capabilities:
         note("farm: no toolchain that works was found here ('farm doctor' says why)")
-    if not station.start(BROKER_SECONDS):
-        note(f"farm: the broker does not answer; looking for builds every {farm.config.poll_seconds:g} s until it does")
+    if not station.start(BROKER_SECONDS) and (trouble := station.broker_trouble()):
+        note(f"farm: {trouble}; looking for builds every {farm.config.poll_seconds:g} s until it does")
 
 
 def _until_done(farm: Farm, station: Station, signals: Signals, until_idle: bool) -> str:

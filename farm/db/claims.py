@@ -172,7 +172,9 @@ class Claiming:
         found: dict[Wish, float] = {}
         for (capability, priority, tenant, flow), wishes in groups.items():
             queue = {"the_capability": clean(capability), "the_priority": priority}
-            start = self._run(_next_turn, queue).scalar() or 0.0
+            start = self._run(_next_turn, queue).scalar()
+            if start is None:  # beside whoever is next elsewhere: a worker may serve both queues
+                start = self._run(_furthest_turn, queue).scalar() or 0.0
             flows = 1 + self._run(_other_flows, {"the_tenant": clean(tenant), "the_flow": clean(flow)}).scalar_one()
             found |= zip(wishes, turns(start, [wanted[wish].expected for wish in wishes], flows), strict=True)
         return found
@@ -278,6 +280,13 @@ def _next_turn(_db: Database) -> Select[float]:
         builds.c.priority == bindparam("the_priority", type_=builds.c.priority.type),
     )
     return select(builds.c.turn).where(IS_QUEUED, *queue).order_by(builds.c.turn).limit(1)
+
+
+def _furthest_turn(_db: Database) -> Select[float]:
+    """Of the earliest turns that wait in each queue, the latest: a queue that nobody serves stands still."""
+    at = builds.c.priority == bindparam("the_priority", type_=builds.c.priority.type)
+    heads = select(func.min(builds.c.turn).label("turn")).where(IS_QUEUED, at).group_by(builds.c.capability).subquery()
+    return select(func.max(heads.c.turn))
 
 
 def _other_flows(_db: Database) -> Select[int]:

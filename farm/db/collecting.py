@@ -198,12 +198,18 @@ def _is_due(db: Database) -> ColumnElement[bool]:
     return or_(condemned.c.going, condemned.c.until <= db.now)
 
 
+UNTOLD = r"\\(\\|u(0000|d[89a-f][0-9a-f]{2}))"
+"""In JSON: the escapes beside which PostgreSQL reads nothing, NUL and surrogates (a model's name may be any bytes), and
+the backslash that is escaped itself, so that what follows it is not taken for one of them."""
+
+
 def _needed(db: Database, connection: Connection) -> frozenset[str]:
     """The programs of active builds."""
     if db.sqlite:
         program: ColumnElement[Any] = func.json_extract(builds.c.request_json, "$.program")
     else:
-        program = cast(builds.c.request_json, JSON)["program"].as_string()
+        readable = func.regexp_replace(builds.c.request_json, UNTOLD, "?", "gi")
+        program = cast(readable, JSON)["program"].as_string()
     return frozenset(connection.execute(select(program).where(IS_ACTIVE).distinct()).scalars())
 
 

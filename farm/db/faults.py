@@ -39,6 +39,10 @@ _SQLITE = (
 )
 _POSTGRESQL = (
     ("password authentication", "refuses the user or the password", "correct them in FARM_DATABASE_URL"),
+    ('fatal: role "', "does not know the user", "correct FARM_DATABASE_URL, or create the user"),
+    ("invalid connection option", "cannot be asked that way", "correct what follows the '?' in FARM_DATABASE_URL"),
+    ("invalid sslmode", "cannot be asked that way", "correct what follows the '?' in FARM_DATABASE_URL"),
+    ("does not support ssl", "has no SSL", "correct sslmode in FARM_DATABASE_URL, or set the server up for it"),
     ("does not exist", "lacks what farm needs", "create the database, then run 'farm db upgrade'"),
     ("refused", "is not listening", "start the server, or correct FARM_DATABASE_URL"),
     ("could not translate", "has a host name that nobody knows", "correct FARM_DATABASE_URL"),

@@ -13,7 +13,7 @@ from farm.db import statements
 from farm.db.builds import BuildRows
 from farm.db.models import attempts, events, log_chunks, wakes, workers
 from farm.db.nodes import seats
-from farm.db.rows import build_from, clean, dump, worker_from
+from farm.db.rows import build_from, clean, dump, request_from, worker_from
 from farm.db.session import Database, reads, writes
 from farm.index import FRESH_SECONDS, Beat, Offer, Sign, Worker
 from farm.placement import wake_counts
@@ -103,7 +103,8 @@ class Leasing(BuildRows):
         return []
 
     def _lease_of(self, row: Row[Any]) -> Lease:
-        request = self.requests.get(row.id) or self.requests.parse(row.id, row.request_json)
+        # Not kept: a worker asks for each once, and would remember the last 20,000 of its life.
+        request = self.requests.get(row.id) or request_from(row.request_json)
         return Lease(build_from(row, request), row.token, row.attempts, row.lease_expires)
 
     # -- while they run ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row
 
-from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, FailureKind
+from farm.builds import UNREADABLE, Build, BuildRequest, BuildState, Engine, Failure, FailureKind
 from farm.index import Attempt, Event, KeyParts, StoredForm, StoredProgram, Trial, Worker
 
 ID_LETTERS = 12
@@ -91,9 +91,13 @@ def request_json(request: BuildRequest) -> str:
 
 def request_from(text: str) -> BuildRequest:
     """Fields that a newer farm added are left out: a worker computes key and recipe anew, and so finds out when
-    they mattered."""
-    values = {name: value for name, value in load(text).items() if name in _REQUEST_FIELDS}
-    return BuildRequest(**(values | {"profiles": tuple(values["profiles"])}))
+    they mattered. A text that is no request is ``UNREADABLE``: one row that was spoilt must not hide the others, nor
+    stop those who lease."""
+    try:
+        values = {name: value for name, value in load(text).items() if name in _REQUEST_FIELDS}
+        return BuildRequest(**(values | {"profiles": tuple(values["profiles"])}))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return UNREADABLE
 
 
 def build_from(row: Row[Any], request: BuildRequest) -> Build:

@@ -45,6 +45,14 @@ POSTGRESQL_OPTIONS = (
     " -c jit=off -c max_parallel_workers_per_gather=0"
 )
 
+# A server whose machine or network vanished ends no connection: without these a worker would wait for it for hours.
+GONE_WITHOUT_A_WORD = {
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 40_000,
+}
+
 NOT_BY_INDEX = ("sort", "bitmapscan", "seqscan", "hashjoin", "mergejoin")
 USE_INDEXES = "SELECT " + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in NOT_BY_INDEX)
 LOOKING_OPTIONS = POSTGRESQL_OPTIONS + "".join(f" -c enable_{way}=off" for way in NOT_BY_INDEX)
@@ -87,7 +95,8 @@ def make_engine(url: URL) -> Engine:
 
 
 def _postgresql_engine(url: URL, options: str, **more: Any) -> Engine:
-    connecting = {"connect_timeout": 10, "options": options}
+    named = {name: value for name, value in GONE_WITHOUT_A_WORD.items() if name not in url.query}
+    connecting = {"connect_timeout": 10, **named, "options": options}
     return sqlalchemy.create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, connect_args=connecting, **more)
 
 

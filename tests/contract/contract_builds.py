@@ -15,8 +15,11 @@ from index_things import (
     kinds,
     lease,
     made,
+    offer,
     queued,
+    reopened,
     request,
+    spoil,
     state,
     take,
     unwanted,
@@ -45,6 +48,17 @@ class AskingContract:
         assert build.request == one
         assert (build.state, build.attempts, build.waiters, build.failure) == (BuildState.QUEUED, 0, 1, None)
         assert build.created > 1_700_000_000
+
+    def test_a_request_that_cannot_be_read_hides_no_other_and_stops_nobody(self, index: Index) -> None:
+        spoilt, sound = queued(index, request("spoilt")), queued(index, request("sound"))
+        spoil(index, spoilt.id)
+        index = reopened(index)  # which remembers no request
+        assert {build.id: build.request.model for build in index.builds()} == {spoilt.id: "?", sound.id: "sound.pt2"}
+        leases = index.lease(offer(), TTL, 2)
+        assert {one.build.id for one in leases} == {spoilt.id, sound.id}
+        (bad,) = [one for one in leases if one.build.id == spoilt.id]
+        assert index.fail(bad, failure(FailureKind.NODE), 0.0).state == "failed"
+        index.close()
 
     def test_the_second_to_ask_joins(self, index: Index) -> None:
         first, second = claim(index, waiter="me"), claim(index, waiter="you")

@@ -54,6 +54,19 @@ class FleetContract:
         submit(index, "other", 1)
         assert "other" in order(index, 2)
 
+    def test_a_sweep_in_one_queue_does_not_starve_another_that_is_long_under_way(self, index: Index) -> None:
+        """A GPU's worker serves two queues, and so does one that builds for untrusted namespaces too."""
+        submit(index, "first", 60, capability="x")
+        submit(index, "nobody's", 5, capability="z")
+        for _ in range(40):
+            assert take(index, able=["x", "y"])
+        submit(index, "second", 60, capability="y")
+        submit(index, "single", 1, capability="x")
+        taken = [take(index, able=["x", "y"]) for _ in range(12)]
+        tenants = [one.build.request.tenant for one in taken if one]
+        assert "single" in tenants[:4]
+        assert 4 <= tenants.count("first") <= 7
+
     def test_two_submissions_share_by_the_time_their_builds_take(self, index: Index) -> None:
         submit(index, "slow", 40, expected=30.0)
         submit(index, "quick", 40, expected=10.0)

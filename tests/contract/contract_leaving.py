@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from index_things import claim, digest, engine_of, failure, kinds, lease, made, parts_of, queued, request
 
 from farm.builds import Engine, FailureKind
@@ -131,6 +132,12 @@ class LeavingContract:
         assert index.programs() == [] and index.form(FORM.program, FORM.exporter) is None
         taken = {one.blob: one.size for one in index.take_condemned(10)}
         assert {PROGRAM.digest: 10, digest("onnx"): 30, digest("data"): 0, digest("side"): 0}.items() <= taken.items()
+
+    @pytest.mark.parametrize("name", ["nul\0.pt2", "\udcff.pt2", "\\u0000\\.pt2", "\N{PILE OF POO}.pt2"])
+    def test_a_model_may_have_any_name(self, index: Leaving, name: str) -> None:
+        index.put_program(PROGRAM)
+        queued(index, request("a", model=name))
+        assert gone(index, things(index, Kind.PROGRAM)) == 0
 
     # -- what is condemned -------------------------------------------------------------------------------------
 

@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import sqlalchemy
+
 from farm.builds import Build, BuildRequest, Engine, Failure, FailureKind, Lease
+from farm.db.index import SqlIndex
 from farm.errors import LeaseLost
 from farm.index import Beat, Claim, Index, KeyParts, Offer, Sign, Wanted, Worker
 
@@ -121,6 +124,18 @@ def state(index: Index, build: str) -> str:
     found = index.build(build)
     assert found is not None
     return str(found.state)
+
+
+def spoil(index: Any, build: str) -> None:
+    """Make a build's request one that no farm can read, behind the index's back."""
+    change = sqlalchemy.text("UPDATE builds SET request_json = :text WHERE id = :build")
+    with index.db.engine.begin() as connection:
+        connection.execute(change, {"text": '{"x": 1}', "build": build})
+
+
+def reopened(index: Any) -> SqlIndex:
+    """The same index, as another process sees it."""
+    return SqlIndex(index.db.url.render_as_string(hide_password=False))
 
 
 def kinds(index: Index, build: str) -> list[str]:

@@ -10,11 +10,13 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from contract_broker import BrokerContract, RemoteBrokerContract
+from contract_broker import SOON, BrokerContract, RemoteBrokerContract, listening
 from servers import needed
 
 from farm.dispatch import BrokerDispatch
 from farm.errors import Unavailable
+from farm.tasks import make_app, send_wakes
+from tests.conftest import eventually
 
 REDIS = "redis://127.0.0.1:6379"
 REDIS_DATABASES = range(10, 16)
@@ -51,6 +53,18 @@ class TestRedis(RemoteBrokerContract):
 
         return lambda: redis.Redis.from_url(url).flushdb()
 
+    def test_a_message_that_nobody_can_read_ends_no_wake_ups(
+        self, url: str, queues: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import redis
+
+        monkeypatch.setattr("farm.consumer.RESTART_S", 0.1)
+        with listening(url, *queues) as listener:
+            redis.Redis.from_url(url).lpush(f"farm.{queues[0]}", b"no message")
+            eventually(lambda: not redis.Redis.from_url(url).llen(f"farm.{queues[0]}"), what="its being taken")
+            send_wakes(make_app(url), {queues[0]: 2})
+            eventually(lambda: listener.heard["build"] == 2, SOON, "the wake-ups after it")
+
 
 @pytest.fixture(scope="module")
 def vhost() -> Iterator[str]:
@@ -82,6 +96,20 @@ class TestRabbitMQ(RemoteBrokerContract):
 
         return purge
 
+    def test_what_nobody_takes_does_not_pile_up(
+        self, url: str, queues: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from kombu import Connection
+
+        monkeypatch.setattr("farm.tasks.EXPIRES_SECONDS", 1.0)
+        with Connection(url) as connection:
+            app, name = make_app(url), f"farm.{queues[0]}"
+            send_wakes(app, {queues[0]: 3})
+            left = lambda: connection.default_channel.queue_declare(name, passive=True).message_count  # noqa: E731
+            eventually(lambda: left() == 0, SOON, "their being dropped")
+        options = app.conf.beat_schedule["repair"]["options"]
+        assert options["expiration"] == options["expires"]
+
 
 def rabbitmqctl(*words: str) -> bool:
     command = shutil.which("rabbitmqctl")
@@ -101,6 +129,30 @@ def test_a_broker_that_is_not_there_delays_no_client_for_long(url: str, capsys: 
     with pytest.raises(Unavailable, match="does not answer") as told:
         dispatch.check()
     assert "FARM_BROKER_URL" in told.value.hint and "guest:guest" not in told.value.message
+    dispatch.stop()
+
+
+@pytest.mark.parametrize("refused", ["guest:wrong@127.0.0.1:5672//", "guest:guest@127.0.0.1:5672/no-such-vhost"])
+def test_a_broker_that_refuses_is_no_error_of_who_asked_for_a_build(refused: str, vhost: str) -> None:
+    """The build is in the database, and workers look for themselves; what is wrong is told where it is asked for."""
+    dispatch = BrokerDispatch(f"amqp://{refused}")
+    dispatch.wake({"a": 1})
+    with pytest.raises(Unavailable, match=r"ACCESS_REFUSED|NOT_ALLOWED"):
+        dispatch.check()
+    dispatch.stop()
+
+
+def test_a_queue_of_other_properties_is_no_error_either(vhost: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from kombu import Connection
+
+    name, url = f"other-{uuid.uuid4().hex}", f"{RABBITMQ}/{vhost}"
+    with Connection(url) as connection:
+        connection.default_channel.queue_declare(f"farm.{name}", durable=False, exclusive=False, auto_delete=False)
+        dispatch = BrokerDispatch(url)
+        dispatch.wake({name: 1})
+        assert "cannot be reached or refuses" in capsys.readouterr().err
+        connection.default_channel.queue_delete(f"farm.{name}")
+        dispatch.wake({name: 1})
     dispatch.stop()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,6 +38,8 @@ from farm.db.session import make_engine, parse_url
 from farm.errors import Unavailable
 from farm.index import Claimed
 
+KEEPALIVE = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+
 psycopg = pytest.importorskip("psycopg")
 
 
@@ -49,6 +53,12 @@ def index(url: str) -> Iterator[SqlIndex]:
     index = SqlIndex(url)
     yield index
     index.close()
+
+
+def _socket_of(connection: Connection) -> socket.socket:
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    return socket.socket(fileno=os.dup(raw.fileno()))
 
 
 class TestEngines(EnginesContract):
@@ -219,7 +229,7 @@ class TestServer:
             ({"port": 1}, "not listening"),
             ({"database": "no_such_database"}, "create the database"),
             ({"host": "no-such-host.invalid"}, "correct FARM_DATABASE_URL"),
-            ({"username": "no_such_user"}, "lacks what farm needs"),
+            ({"username": "no_such_user"}, "does not know the user"),
         ],
     )
     def test_a_server_that_cannot_be_had(self, migrated_postgresql: str, change: dict[str, Any], says: str) -> None:
@@ -227,6 +237,23 @@ class TestServer:
         with pytest.raises(Unavailable, match=says) as caught:
             SqlIndex(url.render_as_string(hide_password=False))
         assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize("option", ["nosuch=1", "sslmode=bogus"])
+    def test_options_that_mean_nothing(self, migrated_postgresql: str, option: str) -> None:
+        with pytest.raises(Unavailable) as caught:
+            SqlIndex(f"{migrated_postgresql}?{option}")
+        assert "FARM_DATABASE_URL" in caught.value.hint
+
+    def test_a_server_that_vanishes_without_a_word_is_given_up_within_a_minute(self, url: str) -> None:
+        """What the kernel is told of the very connection: to pull a server's plug is more than a test can do."""
+        tcp = socket.IPPROTO_TCP
+        for engine in (SqlIndex(url).db.engine, SqlIndex(url).db._looker):
+            with engine.connect() as connection, _socket_of(connection) as link:
+                idle, every, times = (link.getsockopt(tcp, name) for name in KEEPALIVE)
+                assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert idle + every * times <= 60
+                assert 0 < link.getsockopt(tcp, socket.TCP_USER_TIMEOUT) <= 60_000
+            engine.dispose()
 
     def test_connections_that_were_cut_are_made_anew(self, index: SqlIndex, url: str) -> None:
         build = queued(index)

@@ -83,3 +83,20 @@ def test_what_is_done_with_timings_is_one_of_four(tmp_path: Path) -> None:
     assert load({"FARM_HOME": str(tmp_path), "FARM_TIMING": "strict"}, tmp_path).timing == "strict"
     with pytest.raises(BadConfig, match="FARM_TIMING"):
         load({"FARM_HOME": str(tmp_path), "FARM_TIMING": "sometimes"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h:99999/0", "redis://h:x/0", "redis://h/zero", "amqp://u:p@h:0//", "kafka://h"]
+)
+def test_what_can_be_no_brokers_address_is_said_at_once(tmp_path: Path, url: str) -> None:
+    with pytest.raises(BadConfig, match="FARM_BROKER_URL") as told:
+        load({"FARM_HOME": str(tmp_path), "FARM_BROKER_URL": url}, tmp_path)
+    assert "u:p" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://:p@h:6379/", "rediss://h/3?ssl_cert_reqs=none", "amqp://u:p@h//", "amqp://a;amqp://b:1//"],
+)
+def test_addresses_of_brokers(tmp_path: Path, url: str) -> None:
+    assert load({"FARM_HOME": str(tmp_path), "FARM_BROKER_URL": url}, tmp_path).broker_url == url

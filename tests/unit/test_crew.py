@@ -243,3 +243,17 @@ def test_a_measurement_ends_when_the_crew_does(opened: Opened) -> None:
     eventually(lambda: bench.gauge.beside, 5, "a measurement")
     crew.stop()
     assert bench.gauge.ended == [True]
+
+
+def test_a_defect_while_leasing_does_not_end_the_crew(opened: Opened) -> None:
+    bench, defects = Bench(3, quick), [KeyError("profiles"), RuntimeError("once more")]
+    lease = bench.lease
+
+    def failing(count: int) -> list[int]:
+        if defects:
+            raise defects.pop()
+        return lease(count)
+
+    bench.lease = failing  # type: ignore[method-assign]
+    opened(bench, 1)
+    eventually(lambda: sorted(bench.made) == [0, 1, 2], what="builds after two defects")
