@@ -29,14 +29,30 @@ def encode(value: Any) -> bytes:
     return known(value) if known is not None else _encode_kin(value)
 
 
+# What marks a short body: formatting one anew takes longer than all else that is done to it.
+_SHORT = 1024
+_LISTS = tuple(b"l%d:" % size for size in range(_SHORT))
+_TEXTS = tuple(b"s%d:" % size for size in range(_SHORT))
+
+
+def as_list(body: bytes) -> bytes:
+    """The encoding of a list, from those of its items, joined."""
+    size = len(body)
+    return _LISTS[size] + body if size < _SHORT else b"l%d:%b" % (size, body)
+
+
 def _encode_int(value: int) -> bytes:
+    known = NUMBERS.get(value)
+    if known is not None:
+        return known
     body = b"%d" % value
     return b"i%d:%b" % (len(body), body)
 
 
 def _encode_str(value: str) -> bytes:
     body = value.encode("utf-8", "surrogatepass")
-    return b"s%d:%b" % (len(body), body)
+    size = len(body)
+    return _TEXTS[size] + body if size < _SHORT else b"s%d:%b" % (size, body)
 
 
 def _encode_bytes(value: bytes | bytearray | memoryview) -> bytes:
@@ -45,8 +61,7 @@ def _encode_bytes(value: bytes | bytearray | memoryview) -> bytes:
 
 
 def _encode_sequence(value: list[Any] | tuple[Any, ...]) -> bytes:
-    body = b"".join([encode(item) for item in value])
-    return b"l%d:%b" % (len(body), body)
+    return as_list(b"".join([_EXACT.get(type(item), _encode_kin)(item) for item in value]))
 
 
 # The same few names come again in every value of a kind.
@@ -90,13 +105,24 @@ def _encode_kin(value: Any) -> bytes:
     raise TypeError(f"no canonical encoding for {type(value).__name__}")
 
 
+NUMBERS: dict[int, bytes] = {}
+"""Encodings of small whole numbers, which most numbers are. Only for what is an ``int``: ``True`` is found here too."""
+NUMBERS.update({number: _encode_int(number) for number in range(-64, 1025)})
+
+
 def digest(kind: str, value: Any) -> str:
     """``sha256:`` digest of ``value`` in the domain ``kind`` (``key``, ``recipe``, ``graph`` …).
 
     The kind and the schema version are part of what is hashed, so that digests of different kinds of thing,
     or of different schemas, never meet.
     """
-    return "sha256:" + hashlib.sha256(encode(["farm", SCHEMA, kind, value])).hexdigest()
+    return digest_encoded(kind, encode(value))
+
+
+def digest_encoded(kind: str, encoded: bytes) -> str:
+    """``digest`` of a value that is encoded already."""
+    whole = as_list(b"".join([encode("farm"), encode(SCHEMA), encode(kind), encoded]))
+    return "sha256:" + hashlib.sha256(whole).hexdigest()
 
 
 def to_json(value: Any) -> bytes:

@@ -24,7 +24,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from farm.canonical import digest, encode
+from farm.canonical import NUMBERS, as_list, digest, encode
 from farm.graph_dims import Numbering, Range, bounds, holds, text
 from farm.graph_effects import Versions, versions
 from farm.graph_symbols import Call, Expr, Sym
@@ -182,15 +182,9 @@ def canonicalise(graph: Graph) -> Canonical:
     return _Canonicaliser(graph).run()
 
 
-def _list(body: bytes) -> bytes:
-    return b"l%d:%b" % (len(body), body)
-
-
 _LIFTED = encode("lifted")
 _TENSOR = encode("tensor")
 _MARK = len(b"y32:")
-_OPERAND = _MARK + 32
-"""Length of an operand: an encoded digest."""
 _text = lru_cache(maxsize=1024)(encode)
 """Of dtypes and layouts, of which there are few."""
 
@@ -205,8 +199,9 @@ class _Canonicaliser:
         self.order: list[int] = []
         self.written: list[int] = []
         self._seen = bytearray(len(graph.nodes))
-        self._dims: dict[Expr, bytes] = {}
-        """Encoded dims; an expression's canonical form stays, since no symbol's name ever changes."""
+        self._dims: dict[int, bytes] = {}
+        """Encoded expressions among dims; one's canonical form stays, since no symbol's name ever changes. By ``id``
+        (the graph's metas hold them), since to hash an expression is to hash all that it is made of."""
 
     def run(self) -> Canonical:
         graph = self.graph
@@ -291,23 +286,22 @@ class _Canonicaliser:
 
     def _digest(self, root: int, memory: Versions | None) -> bytes:
         """The encoded digest of ``root``; its operands' first, by an explicit stack."""
-        seen, nodes, stack = self._seen, self.graph.nodes, [root]
+        digest_of, seen, nodes, stack = self.digest_of, self._seen, self.graph.nodes, [root]
         reads = {} if memory is None else memory.reads
         while stack:
             number = stack[-1]
-            node, state = nodes[number], seen[number]
-            if not state:
+            node = nodes[number]
+            if not seen[number]:
                 seen[number] = 1
-                for operand in reversed(_operands(node, reads.get(number)) if reads else node.refs):
-                    if not seen[operand]:
-                        stack.append(operand)
-                if stack[-1] != number:
+                operands = _operands(node, reads.get(number)) if reads else node.refs
+                first = [operand for operand in operands if not seen[operand]]
+                if first:
+                    stack += first[::-1]
                     continue
             stack.pop()
-            if state != 2:
-                seen[number] = 2
+            if number not in digest_of:
                 self._add(number, node, reads.get(number, ()) if reads else ())
-        return self.digest_of[root]
+        return digest_of[root]
 
     def _add(self, number: int, node: Node, reads: Sequence[tuple[int, int]]) -> None:
         """Digest one node: its head, what its results are, and its operands' digests."""
@@ -319,20 +313,20 @@ class _Canonicaliser:
             body += encode([position for position, _ in reads])
             operands += [digest_of[version] for _, version in reads]
         # The bytes of encode([head, metas, operands]), made here because this runs for every node.
-        content = b"%b%bl%d:%b" % (body, listed, len(operands) * _OPERAND, b"".join(operands))
-        digest_of[number] = b"y32:" + sha256(b"farm node l%d:%b" % (len(content), content)).digest()
+        content = as_list(body + listed + as_list(b"".join(operands)))
+        digest_of[number] = b"y32:" + sha256(b"farm node " + content).digest()
         self.order.append(number)
 
     def _listed(self, metas: tuple[Meta, ...]) -> bytes:
         """A node's metas, encoded as a list; kept where there is only one."""
-        listed = _list(b"".join([meta.code or self._meta_code(meta) for meta in metas]))
+        listed = as_list(b"".join([meta.code or self._meta_code(meta) for meta in metas]))
         if len(metas) == 1:
             metas[0].listed = listed
         return listed
 
     def _lifted_head(self, number: int) -> bytes:
         tensor = self.graph.leaves[number]
-        return _list(_LIFTED + encode(self.lifted.setdefault(tensor, len(self.lifted))))
+        return as_list(_LIFTED + encode(self.lifted.setdefault(tensor, len(self.lifted))))
 
     def _meta_code(self, meta: Meta) -> bytes:
         if meta.scalar:
@@ -341,14 +335,15 @@ class _Canonicaliser:
         # The bytes of encode(self._meta(meta)), from parts that recur.
         dims = b"".join([self._dim_code(dim) for dim in meta.dims])
         device = encode(self.devices.setdefault(meta.device, len(self.devices)))
-        body = b"%b%bl%d:%b%b%b" % (_TENSOR, _text(meta.dtype), len(dims), dims, device, _text(meta.layout))
-        meta.code = b"l%d:%b" % (len(body), body)
+        meta.code = as_list(_TENSOR + _text(meta.dtype) + as_list(dims) + device + _text(meta.layout))
         return meta.code
 
     def _dim_code(self, dim: Expr) -> bytes:
-        found = self._dims.get(dim)
+        if type(dim) is int:
+            return NUMBERS.get(dim) or encode(dim)
+        found = self._dims.get(id(dim))
         if found is None:
-            found = self._dims[dim] = encode(self._dim(dim))
+            found = self._dims[id(dim)] = encode(self._dim(dim))
         return found
 
     def _meta(self, meta: Meta) -> Any:

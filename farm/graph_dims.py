@@ -90,6 +90,7 @@ def _is(expr: Expr, name: str) -> TypeGuard[Call]:
     return isinstance(expr, Call) and expr.name == name
 
 
+@lru_cache(maxsize=4096)
 def same(left: Expr, right: Expr) -> bool:
     """Whether two expressions over the same symbols are one once simplified and put in order."""
     return left == right or _sorted(simplify(left), text) == _sorted(simplify(right), text)

@@ -6,6 +6,7 @@ The same canonical nodes as from a saved file, so the same digests, without savi
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule
 from torch.utils._pytree import treespec_dumps
 
-from farm.canonical import digest
+from farm.canonical import as_list, digest, digest_encoded, encode
 from farm.errors import BadProgram
 from farm.graph import Canonical, Graph, Input, Node, Output, canonicalise
 from farm.graph_symbols import parse
@@ -65,17 +66,20 @@ def subgraph_digest(
     *,
     custom_ops: Mapping[str, str] | None = None,
     known_namespaces: Sequence[str] = ("tensorrt",),
+    named: bool = True,
 ) -> Subgraph:
     """Digests of a subgraph with its input specs (``torch_tensorrt.Input``, or anything with its fields).
+
+    ``naming`` is for recipes: who wants only a key leaves it out (``named=False``).
 
     Operators of ``known_namespaces`` need no declared digest: they come with the toolchain that the key names.
     ``BadProgram`` for a graph that calls modules or methods, whose meaning is not in the graph.
     """
     with collection_paused():
-        return _subgraph(_SubgraphReader(module, input_specs, custom_ops, known_namespaces))
+        return _subgraph(_SubgraphReader(module, input_specs, custom_ops, known_namespaces), named)
 
 
-def _subgraph(reader: _SubgraphReader) -> Subgraph:
+def _subgraph(reader: _SubgraphReader, named: bool) -> Subgraph:
     """In a function of its own, so that the graph is gone before collection goes on and would look through it."""
     graph = reader.read()
     canonical = canonicalise(graph)
@@ -85,22 +89,26 @@ def _subgraph(reader: _SubgraphReader) -> Subgraph:
         weights=reader.tensors.weights(canonical.lifted),
         canonical=canonical,
         operators=frozenset(node.op for node in live if node.op not in LEAVES),
-        naming=_naming(graph, canonical),
+        naming=_naming(graph, canonical) if named else "",
     )
 
 
 def _naming(graph: Graph, canonical: Canonical) -> str:
     """``sha256:`` digest of the live nodes' names, as Torch-TensorRT makes them: after the node, and the modules that
     it came from (of which it takes one off a stack each time it asks; nodes may have one stack between them)."""
-    told, stacks = [], dict[int, int]()
+    nodes, digest_of = graph.nodes, canonical.digest_of
+    told, stacks, paths = list[bytes](), dict[int, int](), dict[tuple[str, ...], bytes]()
     for number in canonical.order:
-        source = graph.nodes[number].source
+        source = nodes[number].source
         if isinstance(source, torch.fx.Node):
             stack = source.meta.get("nn_module_stack") or {}
-            modules = [str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in stack.values()]
+            modules = tuple([str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in stack.values()])
             shared = stacks.setdefault(id(stack), len(stacks)) if modules else -1
-            told.append([canonical.node_digest(number), source.name, modules, shared])
-    return digest("naming", told)
+            path = paths.get(modules) or paths.setdefault(modules, encode(modules))
+            # The bytes of encode([canonical.node_digest(number), source.name, modules, shared]).
+            own = b"s71:sha256:" + hexlify(digest_of[number][4:])
+            told.append(as_list(own + encode(source.name) + path + encode(shared)))
+    return digest_encoded("naming", as_list(b"".join(told)))
 
 
 class _ExportedReader:
@@ -209,12 +217,13 @@ class _SubgraphReader:
     def read(self) -> Graph:
         """The subgraph as a ``Graph``; what is said of its inputs is its structure."""
         self.graph.dialect = "subgraph"
-        for node in self.module.graph.nodes:
+        ends = [node for node in self.module.graph.nodes if node.op in ("placeholder", "output")]
+        for node in ends:
             if node.op == "placeholder":
                 self._read_input(node)
         self.nodes.read(self.module.graph)
         self.graph.structure = [_input_spec(spec) for spec in self.specs]
-        for node in self.module.graph.nodes:
+        for node in ends:
             if node.op == "output":
                 self._read_output(node.args[0])
         self.graph.effects = self.nodes.scope.ordered

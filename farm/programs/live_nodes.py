@@ -9,12 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
-from farm.canonical import encode
+from farm.canonical import NUMBERS, as_list, encode
 from farm.errors import BadProgram
 from farm.graph import Meta, Node
 from farm.graph_symbols import Expr, Number
@@ -22,7 +21,7 @@ from farm.programs import operators as rules
 from farm.programs.live_tensors import LiveTensors
 from farm.programs.live_values import LiveMetadata, dtype_name, layout_name
 from farm.programs.operators import Operator, operator
-from farm.programs.pt2_arguments import NUMBERS, sequence
+from farm.programs.pt2_arguments import sequence
 from farm.programs.pt2_nodes import INLINE, refuse_higher_order, refuse_target, within
 from farm.programs.pt2_values import Value, bad
 from farm.programs.sizes import Sizes
@@ -56,6 +55,7 @@ class LiveNodes:
         self._tensors = tensors
         self._values: dict[FxNode, Value | list[Value]] = {}
         self._holders: dict[tuple[GraphModule, str], Any] = {}
+        self._recorded: dict[FxNode, tuple[Meta, ...]] = {}
 
     def define(self, node: FxNode, number: int, path: tuple[int, ...] = ()) -> None:
         """Let ``node`` be result ``path`` of canonical node ``number``."""
@@ -70,7 +70,9 @@ class LiveNodes:
 
     def read(self, graph: FxGraph) -> None:
         """Read every node of ``graph`` but its inputs and outputs."""
-        for node in graph.nodes:
+        nodes = list(graph.nodes)
+        self._recorded.update(self.metadata.of_fakes(nodes))
+        for node in nodes:
             # Only calls have operators for targets; most nodes are calls of known ones.
             known = _OPERATORS.get(id(node.target))
             if known is not None and known[1] is not None:
@@ -137,27 +139,30 @@ class LiveNodes:
 
     def _call(self, node: FxNode, op: Operator) -> None:
         """One call of a known operator. The most frequent thing there is, so what is plain is done right here."""
-        call, args, kinds = Call(), node.args, op.kinds
+        args, kinds, call = node.args, op.kinds, Call()
         if not op.plain or node.kwargs or len(args) > len(kinds):
             given = [*zip(op.names, args, strict=False), *node.kwargs.items()]
             parts = self.torch.arguments(op, given, call, self.encode)
         else:
-            parts, refs, values = op.defaults.copy(), call.refs, self._values
-            for index, argument in enumerate(args):
+            parts, refs, values, index = op.defaults.copy(), call.refs, self._values, -1
+            for argument in args:
+                index += 1
                 kind_of = type(argument)
-                if kind_of is int and kinds[index] != "f":
+                if kind_of is FxNode:
+                    found = values.get(argument)
+                    if type(found) is tuple:
+                        refs.append(found[1])
+                        parts[index] = found[0]
+                        continue
+                elif kind_of is int and kinds[index] != "f":
                     parts[index] = NUMBERS.get(argument) or encode(argument)
                     continue
-                found = values.get(argument) if kind_of is FxNode else None
-                if type(found) is tuple:
-                    refs.append(found[1])
-                    parts[index] = found[0]
-                else:
-                    parts[index] = self.encode(argument, kinds[index], call)
+                parts[index] = self.encode(argument, kinds[index], call)
         if op.usual:
             nodes = self.torch.graph.nodes
             self._values[node] = (_WHOLE, len(nodes), ())
-            nodes.append(usual_node(op, parts, call, self._metas(node), node.name, node))
+            metas = self._recorded.get(node) or self._metas(node)
+            nodes.append(usual_node(op, parts, call, metas, node.name, node))
         else:
             self._unusual_call(node, op, parts, call)
 
@@ -215,8 +220,7 @@ class LiveNodes:
         expr = self.sizes.of_call(name, plain, call.refs)
         number = self.sizes.place(name, expr, call.refs, metas, node.name, node)
         if number is None:
-            body = encode(name) + b"".join(parts)
-            head = b"l%d:%b" % (len(body), body)
+            head = as_list(encode(name) + b"".join(parts))
             number = self.torch.graph.add(Node(name, head, tuple(call.refs), metas, node.name, node))
             self.sizes.note(number, expr, metas)
         self.define(node, number)
@@ -257,8 +261,7 @@ class LiveNodes:
             if isinstance(argument, torch._ops.OpOverload):
                 known = operator(str(argument)) is not None
                 parts.append(encode(str(argument)) if known else self.torch.custom(str(argument)))
-        body = identity + encode([_arity(output) for output in outputs]) + b"".join(parts)
-        head = b"l%d:%b" % (len(body), body)
+        head = as_list(identity + encode([_arity(output) for output in outputs]) + b"".join(parts))
         made = self.torch.opaque(head, name, call, self._metas(node), node.name, node)
         self.define(node, self.torch.place(made, self.scope, custom or call.ordered))
 
@@ -337,19 +340,26 @@ class LiveNodes:
         return _encoded_constant(argument)
 
     def _sequence(self, items: Sequence[Any], kind: str, call: Call) -> bytes:
-        values, parts = self._values, []
+        values, refs, whole, parts = self._values, call.refs, kind != "f", list[bytes]()
         for item in items:
-            found = values.get(item) if type(item) is FxNode else None
+            kind_of = type(item)
+            if kind_of is int and whole:
+                parts.append(NUMBERS.get(item) or encode(item))
+                continue
+            found = values.get(item) if kind_of is FxNode else None
             if type(found) is tuple:
-                call.refs.append(found[1])
+                refs.append(found[1])
                 parts.append(found[0])
             else:
                 parts.append(self.encode(item, kind, call))
         return sequence(b"s1:[", parts)
 
     def _metas(self, node: FxNode) -> tuple[Meta, ...]:
+        known = self._recorded.get(node)
+        if known is not None:
+            return known
         value = node.meta.get("val")
-        if type(value) is FakeTensor or isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor):
             return (self.metadata.tensor(value),)
         if value is None:
             return ()
@@ -435,7 +445,8 @@ def _is_recorded(given: Mapping[str, Any]) -> bool:
 
 
 def _writes_in_place(graph: FxGraph) -> bool:
-    for target in {node.target for node in graph.nodes if node.op == "call_function"}:
+    # By id: hashing an overload runs Python code.
+    for target in {id(node.target): node.target for node in graph.nodes if node.op == "call_function"}.values():
         if isinstance(target, torch._ops.OperatorBase):
             op = known_operator(target) if isinstance(target, torch._ops.OpOverload) else None
             if op is None or op.writes or op.name in rules.WRITES_WHEN_TRUE:

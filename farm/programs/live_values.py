@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -29,12 +31,18 @@ def plain_constant(value: Any) -> Any:
     )
 
 
+_device_of: Callable[[FakeTensor], torch.device] = attrgetter(
+    "_fake_device" if isinstance(vars(FakeTensor).get("fake_device"), property) else "fake_device"
+)
+"""The device that a fake tensor stands for: where torch keeps it, if it hands it out by a property in Python."""
+
+
 class LiveMetadata:
     """``Meta`` of what FX records in ``meta['val']``."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._known: dict[tuple[Any, ...], Meta] = {}
+        self._known: dict[tuple[Any, ...], tuple[Meta]] = {}
         self._numbers: dict[int, int] = {}
         self._kept: list[Any] = []
         self._places: dict[Expr, int] = {}
@@ -59,19 +67,41 @@ class LiveMetadata:
 
     def tensor(self, value: torch.Tensor) -> Meta:
         """The metadata of a tensor; one ``Meta`` for all that look alike."""
-        numbers = self._numbers
-        sizes = []
-        for size in value.shape:
-            if type(size) is not int:
-                size = numbers.get(id(size.node._expr)) or self._numbered(size)
-            sizes.append(size)
         device = value.fake_device if type(value) is FakeTensor else value.device
-        key = (tuple(sizes), value.dtype, device, value.layout)
+        return self._alike(value, self._sizes(value.shape), device)[0]
+
+    def of_fakes(self, nodes: Iterable[torch.fx.Node]) -> dict[torch.fx.Node, tuple[Meta]]:
+        """The metadata of each call among ``nodes`` that gives one fake tensor, as most do.
+
+        In one go, since ``__torch_function__`` can then be off meanwhile: a fake tensor has none, and to look
+        for it takes longer than to read what is asked for."""
+        known, found = self._known, {}
+        with torch._C.DisableTorchFunctionSubclass():
+            for node in nodes:
+                value = node.meta.get("val")
+                if type(value) is FakeTensor and node.op == "call_function":
+                    shape = value.shape
+                    sizes = self._sizes(shape) if value._has_symbolic_sizes_strides else shape
+                    device = _device_of(value)
+                    found[node] = known.get((sizes, value.dtype, device, value.layout)) or self._alike(
+                        value, tuple(sizes), device
+                    )
+        return found
+
+    def _sizes(self, shape: torch.Size) -> tuple[int, ...]:
+        """The sizes that are numbers, and what ``_numbered`` gives for the others."""
+        numbers = self._numbers
+        return tuple(
+            [size if type(size) is int else numbers.get(id(size.node._expr)) or self._numbered(size) for size in shape]
+        )
+
+    def _alike(self, value: torch.Tensor, sizes: tuple[int, ...], device: torch.device) -> tuple[Meta]:
+        key = (sizes, value.dtype, device, value.layout)
         found = self._known.get(key)
         if found is None:
             dims = tuple([size if size >= 0 else self._expressions[-1 - size] for size in sizes])
-            found = Meta(dtype_name(value.dtype), dims, device_name(device), layout_name(value.layout), False)
-            self._known[key] = found
+            meta = Meta(dtype_name(value.dtype), dims, device_name(device), layout_name(value.layout), False)
+            found = self._known[key] = (meta,)
         return found
 
     def _numbered(self, size: torch.SymInt) -> int:

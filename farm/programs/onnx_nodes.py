@@ -7,7 +7,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from farm.canonical import encode
+from farm.canonical import as_list, encode
 from farm.errors import BadProgram
 from farm.graph import Graph, Meta, Node
 from farm.graph_symbols import Expr, Sym, parse
@@ -141,7 +141,7 @@ class OnnxNodes:
             in_order = in_order or ordered
             encoded.append(encode(name) + value)
         body = b"".join([encode([identity, len(inputs), len(outputs)]), *parts, *encoded])
-        made = Node(op, b"l%d:%b" % (len(body), body), tuple(refs), (), node.get("name", ""), node)
+        made = Node(op, as_list(body), tuple(refs), (), node.get("name", ""), node)
         made.inner = tuple(inner)
         number = self._place(made, frame, in_order)
         for index, name in enumerate(outputs):
@@ -151,7 +151,7 @@ class OnnxNodes:
     def _place(self, node: Node, frame: Frame, in_order: bool) -> int:
         if in_order:
             tail = encode(["effect", frame.depth, len(frame.ordered)])
-            node.head = b"l%d:%b" % (len(node.head) + len(tail), node.head + tail)
+            node.head = as_list(node.head + tail)
         number = self.graph.add(node)
         if in_order:
             frame.ordered.append(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from farm.canonical import encode
+from farm.canonical import NUMBERS, as_list, encode
 from farm.errors import BadProgram
 from farm.programs import schema
 from farm.programs.pt2_values import SCALARS, Block, bad, name_of, tagged
@@ -13,8 +13,6 @@ from farm.programs.torch_graph import Call
 
 _NONE = encode(None)
 _TRUE, _FALSE = encode(True), encode(False)
-NUMBERS = {number: encode(number) for number in range(-64, 1025)}
-"""Encodings of small whole numbers, which most arguments are."""
 
 LISTS = {
     "as_tensors": "as_tensor",
@@ -85,8 +83,7 @@ class Arguments:
 
 def sequence(mark: bytes, parts: list[bytes]) -> bytes:
     """An encoded list whose first item is ``mark``, already encoded as the others are."""
-    body = mark + b"".join(parts)
-    return b"l%d:%b" % (len(body), body)
+    return as_list(mark + b"".join(parts))
 
 
 def constant(tag: str, value: Any, as_float: bool = False) -> Any:

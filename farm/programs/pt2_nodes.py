@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from farm.canonical import encode
+from farm.canonical import as_list, encode
 from farm.errors import BadProgram
 from farm.graph import Meta, Node
 from farm.graph_symbols import Call as SymCall
@@ -143,8 +143,7 @@ class NodeReader:
         expr = self.sizes.of_call(node.target, plain, call.refs)
         number = self.sizes.place(node.target, expr, call.refs, metas, label_of(node), node)
         if number is None:
-            body = encode(node.target) + b"".join(parts)
-            head = b"l%d:%b" % (len(body), body)
+            head = as_list(encode(node.target) + b"".join(parts))
             made = Node(node.target, head, tuple(call.refs), metas, label_of(node), node)
             number = self.torch.graph.add(made)
             self.sizes.note(number, expr, metas)
@@ -168,8 +167,7 @@ class NodeReader:
         for given in node.inputs:
             if "as_operator" in given.arg:
                 parts.append(self._operator(given.arg["as_operator"]))
-        body = identity + encode([_arity(output) for output in node.outputs]) + b"".join(parts)
-        head = b"l%d:%b" % (len(body), body)
+        head = as_list(identity + encode([_arity(output) for output in node.outputs]) + b"".join(parts))
         made = self.torch.opaque(head, name, call, self._metas(node), label_of(node), node)
         placed = self.torch.place(made, self.scope, custom or call.ordered)
         self._define_outputs(node, placed, node.is_hop_single_tensor_return is False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from farm.canonical import encode
+from farm.canonical import as_list, encode
 from farm.errors import BadProgram
 from farm.graph import Graph, Meta, Node
 from farm.graph_symbols import Expr
@@ -49,12 +49,13 @@ class Scope:
 class Call:
     """The arguments of one call while they are encoded: operands, and what came with subgraphs."""
 
-    ordered = writes = False
+    ordered = False
+    writes = False
     inner: tuple[int, ...] = ()
     spans: Mapping[int, tuple[int, int]] = {}
 
-    def __init__(self) -> None:
-        self.refs: list[int] = []
+    def __init__(self, refs: list[int] | None = None) -> None:
+        self.refs: list[int] = [] if refs is None else refs
 
 
 Encode = Callable[[Any, str, Call], bytes]
@@ -171,7 +172,7 @@ class TorchGraph:
         """Add ``node`` to the graph and to what is ordered in ``scope``."""
         if ordered:
             tail = encode(["effect", scope.depth, len(scope.ordered)])
-            node.head = b"l%d:%b" % (len(node.head) + len(tail), node.head + tail)
+            node.head = as_list(node.head + tail)
         number = self.graph.add(node)
         if ordered:
             scope.ordered.append(number)
@@ -205,16 +206,14 @@ class TorchGraph:
         call.ordered |= bool(scope.ordered)
         call.writes |= bool(scope.writes)
         counts = [len(scope.ordered), len(scope.writes), len(scope.asserts)]
-        body = encode("graph") + encode([scope.depth, params, *counts]) + b"".join(outputs)
-        return b"l%d:%b" % (len(body), body)
+        return as_list(encode("graph") + encode([scope.depth, params, *counts]) + b"".join(outputs))
 
 
 def usual_node(
     op: Operator, parts: list[bytes], call: Call, metas: tuple[Meta, ...], label: str, source: object
 ) -> Node:
     """The node of a call that writes nothing."""
-    body = op.head + b"".join(parts)
-    node = Node(op.name, b"l%d:%b" % (len(body), body), tuple(call.refs), metas, label, source)
+    node = Node(op.name, as_list(op.head + b"".join(parts)), tuple(call.refs), metas, label, source)
     if op.aliases:
         node.aliases = True
     return node

@@ -119,8 +119,9 @@ def graphs(long: Path) -> dict[str, tuple[GraphModule, list[Input]]]:
 
 def key_of(keyed: Mapping[str, Any], module: GraphModule, specs: Sequence[Input]) -> str:
     """All that ``get_hash`` does, and the rest of the graph: a digest of subgraph, input specs and effective settings.
-    Those settings are the same for all subgraphs of a compilation, and so are made once for it."""
-    return digest("subgraph", [subgraph_digest(module, specs).structure_digest, dict(keyed)])
+    Those settings are the same for all subgraphs of a compilation, and so are made once for it. What nodes are called
+    is left out, since that is no part of a key: it tells recipes apart."""
+    return digest("subgraph", [subgraph_digest(module, specs, named=False).structure_digest, dict(keyed)])
 
 
 def main(wheel: Path, long: Path, repeats: int) -> None:
