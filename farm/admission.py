@@ -48,6 +48,10 @@ class Admission:
                 return self.capacity
             return self._room()
 
+    def gpu_free(self) -> int:
+        """Bytes that the GPU has free now, whoever uses it; 0 where there is none, or nothing is known."""
+        return self._gpu_available() if self.gpu_capacity else 0
+
     def _room(self) -> int:
         """Bytes that are neither promised nor in use."""
         return max(0, min(self.capacity - sum(self._held.values()), self._available()))

@@ -204,7 +204,8 @@ class Worker:
 @dataclass(frozen=True)
 class Offer:
     """What a worker has to give as it asks for work: queues that it serves, and bytes of memory. ``memory`` is what
-    builds may take there when nothing else runs, ``free`` what they may take now; ``gpu_memory`` is its GPU's."""
+    builds may take there when nothing else runs, ``free`` what they may take now; ``gpu_memory`` and ``gpu_free`` are
+    the same of its GPU, which others may use as well."""
 
     worker: str
     node: str
@@ -212,6 +213,7 @@ class Offer:
     memory: int = NO_LIMIT
     free: int = NO_LIMIT
     gpu_memory: int = NO_LIMIT
+    gpu_free: int = NO_LIMIT
     namespaces: tuple[str, ...] = ()
     """For whom it builds (``namespaces.admits``); empty: for everybody."""
 

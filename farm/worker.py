@@ -156,6 +156,7 @@ class BuildWorker:
             memory=room.capacity or NO_LIMIT,
             free=room.free() if room.capacity else NO_LIMIT,
             gpu_memory=room.gpu_capacity or NO_LIMIT,
+            gpu_free=room.gpu_free() or NO_LIMIT,
             namespaces=self.shop.namespaces,
         )
         return self.shop.index.lease(offer, self.shop.lease_seconds, count)

@@ -12,7 +12,7 @@ from farm.db.builds import BuildRows
 from farm.db.claims import Claiming
 from farm.db.models import attempts, builds, events, log_chunks, waiters
 from farm.db.rows import attempt_from, clean, event_from, starts
-from farm.db.session import Database, reads, writes
+from farm.db.session import Database, reads, repeats, writes
 from farm.db.statements import AT_REST, IS_ACTIVE, IS_QUEUED, IS_RUNNING
 from farm.index import Attempt, Claim, Event
 
@@ -20,7 +20,7 @@ from farm.index import Attempt, Claim, Event
 class Asking(BuildRows):
     """The asking half of ``farm.index.Index``'s builds; the contract is written there."""
 
-    @writes
+    @repeats
     def claim_or_join(
         self,
         connection: Connection,

@@ -14,7 +14,7 @@ from farm.db.builds import BuildRows
 from farm.db.models import attempts, events, log_chunks, wakes, workers
 from farm.db.nodes import seats
 from farm.db.rows import build_from, clean, dump, request_from, worker_from
-from farm.db.session import Database, reads, writes
+from farm.db.session import Database, reads, repeats, writes
 from farm.index import FRESH_SECONDS, Beat, Offer, Sign, Worker
 from farm.placement import wake_counts
 
@@ -27,7 +27,7 @@ class Leasing(BuildRows):
 
     # -- workers -----------------------------------------------------------------------------------------------
 
-    @writes
+    @repeats
     def register(self, connection: Connection, worker: Worker) -> None:
         values: dict[str, Any] = {
             "host": clean(worker.host),
@@ -40,7 +40,7 @@ class Leasing(BuildRows):
         insert = self.db.insert(workers).values(id=clean(worker.id), **values)
         connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
 
-    @writes
+    @repeats
     def unregister(self, connection: Connection, worker: str) -> None:
         connection.execute(delete(workers).where(workers.c.id == clean(worker)))
 
@@ -197,6 +197,7 @@ def _wanted(offer: Offer, capability: str, count: int) -> dict[str, Any]:
         "the_memory": offer.memory,
         "the_gpu_memory": offer.gpu_memory,
         "the_free": offer.free,
+        "the_gpu_free": offer.gpu_free,
         "the_node": clean(offer.node),
         "the_count": count,
     }

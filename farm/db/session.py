@@ -156,13 +156,14 @@ class Database:
         """``work`` that only reads, each of its statements by index and for itself: they may see different states."""
         return self._run(lambda: self._once(work, writes=False, looks=True))
 
-    def run(self, work: Callable[[Connection], T], *, writes: bool = False) -> T:
+    def run(self, work: Callable[[Connection], T], *, writes: bool = False, repeats: bool = False) -> T:
         """``work`` in one transaction, committed when this returns; run again when it passed without effect.
 
         ``Unavailable`` when the database cannot serve. After that a write may or may not have been done only
-        where the message says so: the connection broke during the commit.
+        where the message says so: the connection broke during the commit. What ``repeats``, since twice comes to the
+        same as once, is then run again too.
         """
-        return self._run(lambda: self._once(work, writes))
+        return self._run(lambda: self._once(work, writes, repeats=repeats))
 
     def _run(self, once: Callable[[], T]) -> T:
         for delay in (*RETRY_DELAYS_S, None):
@@ -176,7 +177,7 @@ class Database:
             time.sleep(delay * (0.5 + random.random()))
         raise AssertionError("unreachable")
 
-    def _once(self, work: Callable[[Connection], T], writes: bool, looks: bool = False) -> T:
+    def _once(self, work: Callable[[Connection], T], writes: bool, *, looks: bool = False, repeats: bool = False) -> T:
         with self._gate(writes), (self._looker if looks else self.engine).connect() as connection:
             if writes:
                 connection = connection.execution_options(**WRITES)
@@ -184,7 +185,7 @@ class Database:
             try:
                 connection.commit()
             except DBAPIError as error:
-                if error.connection_invalidated:
+                if error.connection_invalidated and not repeats:
                     raise Unavailable(
                         "the connection to the database broke during a commit: it may or may not have been done",
                         "look ('farm ls') before asking again",
@@ -363,5 +364,15 @@ def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Conca
     @functools.wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.db.run(lambda connection: method(self, connection, *args, **kwargs), writes=True)
+
+    return run
+
+
+def repeats(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """``writes`` that come to the same when they are done twice: also where nobody knows whether they were."""
+
+    @functools.wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.db.run(lambda connection: method(self, connection, *args, **kwargs), writes=True, repeats=True)
 
     return run

@@ -152,7 +152,7 @@ def best_due(db: Database, namespaces: tuple[str, ...] = ()) -> Select[Any]:
     """The queued builds of ``the_capability``, for ``namespaces``, that fit ``the_…`` offer, the best first, read off
     ``ix_builds_due`` in that order; at most ``the_count``, and none while ``the_node`` is set aside."""
     memory, gpu_memory = bindparam("the_memory", type_=BigInteger), bindparam("the_gpu_memory", type_=BigInteger)
-    free = bindparam("the_free", type_=BigInteger)
+    free, gpu_free = bindparam("the_free", type_=BigInteger), bindparam("the_gpu_free", type_=BigInteger)
     node = bindparam("the_node", type_=tried.c.node.type)
     failed_here = exists().where(tried.c.build == builds.c.id, tried.c.node == node, tried.c.kind == "node")
     aside = exists().where(nodes.c.name == node, nodes.c.aside_until > db.now)
@@ -164,7 +164,10 @@ def best_due(db: Database, namespaces: tuple[str, ...] = ()) -> Select[Any]:
             due(db),
             builds.c.memory <= memory,
             builds.c.gpu_memory <= gpu_memory,
-            or_(builds.c.memory <= free, builds.c.created < db.now - LONG_SECONDS),
+            or_(
+                and_(builds.c.memory <= free, builds.c.gpu_memory <= gpu_free),
+                builds.c.created < db.now - LONG_SECONDS,
+            ),
             ~failed_here,
             ~aside,
             *built_for(namespaces),

@@ -152,6 +152,7 @@ class FleetContract:
         assert index.lease(offer(memory=99), TTL) == []
         assert index.lease(offer(gpu_memory=9), TTL) == []
         assert index.lease(offer(memory=100, free=50, gpu_memory=10), TTL) == []
+        assert index.lease(offer(memory=100, free=100, gpu_memory=10, gpu_free=9), TTL) == []
         (given,) = index.lease(offer(memory=100, free=100, gpu_memory=10), TTL)
         assert given.build.id == build.id
 

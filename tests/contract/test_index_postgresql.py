@@ -27,7 +27,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from index_things import CAPABILITY, EXPIRED, claim, engine_of, failure, lease, offer, parts_of, queued, request, state
 from servers import Server, empty
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from farm.db import engines, leasing, statements
 from farm.db.claims import Claiming
@@ -282,6 +282,23 @@ class TestServer:
         with pytest.raises(Unavailable, match="may or may not"):
             index.db.run(lambda connection: (index._count(connection, "hit", {"n": 1}), cut(url)), writes=True)
         assert index.stats()["counters"] == {}
+
+    def test_a_claim_whose_commit_was_cut_off_is_made_again(self, index: SqlIndex, url: str) -> None:
+        """Whether it had been committed or not: whoever asks twice waits once, for one build."""
+        cuts = []
+
+        def once(_connection: Connection) -> None:
+            if not cuts:
+                cuts.append(1)
+                cut(url)
+
+        event.listen(index.db.engine, "commit", once)
+        (claim,) = index.claim_or_join([request()], "me")
+        event.remove(index.db.engine, "commit", once)
+        assert cuts and claim.build is not None
+        (again,) = index.claim_or_join([request()], "me")
+        assert again.outcome is Claimed.JOINED and again.build is not None
+        assert (again.build.id, again.build.waiters) == (claim.build.id, 1)
 
     def test_deadlocks_are_run_again(self, index: SqlIndex) -> None:
         """Two transactions that lock two rows crosswise: PostgreSQL ends one, which then runs again."""
