@@ -16,7 +16,8 @@ EVERY_SECONDS = 1.0
 CROWD = 8
 """With more processes than this at repair, each does so less often: together they do it as often as so many."""
 CALM_SECONDS = 5.0
-"""After the database was away nobody is declared lost for so long: workers must be heard again first."""
+"""After the database was away nobody is declared lost for so long: workers must be heard again first. A process that
+has only just started cannot know whether it was: a supervisor starts workers again and again until it is back."""
 
 
 class Repair:
@@ -28,10 +29,12 @@ class Repair:
         wake: Callable[[Mapping[str, int]], object],
         gone_workers: Callable[[], Collection[str]],
         every: float = EVERY_SECONDS,
+        calm: float = 0.0,
     ) -> None:
+        """``calm``: for so many seconds from now nobody is declared lost."""
         self._index, self._wake, self._gone, self._every = index, wake, gone_workers, every
         self._due = 0.0
-        self._calm_until = 0.0
+        self._calm_until = time.monotonic() + calm
 
     def tick(self) -> None:
         """Repair, if it is time. ``Unavailable`` when the database cannot be reached."""

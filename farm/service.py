@@ -33,7 +33,7 @@ from farm.lookout import Lookout
 from farm.namespaces import queue
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
 from farm.recorder import Recorder
-from farm.repair import Repair
+from farm.repair import CALM_SECONDS, Repair
 from farm.toolchains import exact_toolchain
 from farm.usage import tally, tally_joined, tally_served, tally_spent
 
@@ -108,7 +108,7 @@ class Farm:
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self.waiters = {self.waiter}
         """The names under which this process waits: its own, and those of the sweeps that it runs."""
-        self._repair = Repair(index, dispatch.wake, gone_workers)
+        self._repair = Repair(index, dispatch.wake, gone_workers, calm=CALM_SECONDS if config.fleet else 0.0)
         self._submissions = 0
         self._stored: dict[Path, tuple[str, float]] = {}
         self._outlined: dict[Path, str] = {}

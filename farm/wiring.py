@@ -17,7 +17,7 @@ from farm.cache import EngineCache
 from farm.config import Config, load
 from farm.errors import BadConfig, NotAllowed, Unavailable
 from farm.namespaces import Realm, queues
-from farm.repair import Repair
+from farm.repair import CALM_SECONDS, Repair
 from farm.service import Farm
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None
     fitting = fit_machine(config, [one.toolchain for one in tried if one.works], gpu)
     worker = open_worker(config, index, store, fitting)
     broker = f"memory://{uuid.uuid4().hex}" if config.embedded else config.broker_url
-    repair = Repair(index, lambda counts: None, lambda: gone_workers(index))
+    repair = Repair(index, lambda counts: None, lambda: gone_workers(index), calm=CALM_SECONDS if config.fleet else 0.0)
     crew = Crew(worker, fitting.slots, _poll(config))
     # In a thread of its own: a task returns at once, or wake-ups wait for it.
     collection = Routine(lambda: collect_when_due(config), 0.0)

@@ -18,7 +18,7 @@ from farm.index import Index
 from farm.logging import get_logger
 from farm.namespaces import CLIENT, Realm, client_namespace
 from farm.remote.link import plain
-from farm.repair import Repair
+from farm.repair import CALM_SECONDS, Repair
 from farm.service import Dispatch
 from farm.store import BlobStore
 from farm.tokens import Scope, Token, Tokens
@@ -72,7 +72,7 @@ class Desk:
 
     def _look_after(self) -> None:
         """Queue again what vanished workers held, and wake workers for whatever waits."""
-        repair = Repair(self.book, self._wake, self.gone)
+        repair = Repair(self.book, self._wake, self.gone, calm=CALM_SECONDS if self.config.fleet else 0.0)
         while not self._stop.wait(REPAIR_SECONDS):
             try:
                 repair.tick()

@@ -6,12 +6,12 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm.asks import Identity
-from farm.builds import BuildState
+from farm.asks import Answer, Identity
+from farm.builds import BuildState, FailureKind
 from farm.errors import CorruptBlob, FarmError, Missing
 from farm.index import Found
 from farm.service import Farm
@@ -118,9 +118,17 @@ def heal(farm: Farm, stage: Stage, asked: Work, suspect: Collection[int]) -> int
         if not missing:
             return healed
         healed += len(missing)
-        farm.wait(farm.submit([asks[n] for n in missing]), timeout=HEAL_S)
+        retry_lost(farm, farm.wait(farm.submit([asks[n] for n in missing]), timeout=HEAL_S))
     stage.wrong.append(f"pieces {missing} cannot be had")
     return healed
+
+
+def retry_lost(farm: Farm, answers: Iterable[Answer]) -> None:
+    """``farm retry`` for what is set aside because it took down every worker that tried: here faults did."""
+    for answer in answers:
+        build = farm.index.build(answer.build or "")
+        if build is not None and build.failure is not None and build.failure.kind is FailureKind.LOST:
+            farm.retry(build.id)
 
 
 def sound(farm: Farm, stage: Stage, identity: Identity, found: object) -> bool:
