@@ -15,7 +15,7 @@ from farm.programs import schema
 from farm.programs.onnx_messages import DTYPES
 from farm.programs.onnx_operators import RANDOM, WEIGHT_SLOTS, meaning
 from farm.programs.onnx_tensors import OnnxTensors, floats, integers
-from farm.programs.onnx_wire import NotAMessage
+from farm.programs.onnx_wire import MAX_VALUES, NotAMessage
 from farm.programs.torch_graph import MAX_NESTING, NONE, check_custom_ops, reference
 
 Value = tuple[int, int]
@@ -23,6 +23,7 @@ Value = tuple[int, int]
 
 Message = dict[str, Any]
 
+_BYTES_OF_A_PART = 16
 _CONSTANTS = {"value_float", "value_floats", "value_int", "value_ints"}
 
 
@@ -73,6 +74,8 @@ class OnnxNodes:
         self.used: set[int] = set()
         self.doubles = False
         self._count = 0
+        self._parts = 0
+        self._encoded: dict[int, tuple[Message, bytes]] = {}
 
     def read(self, nodes: Sequence[Message], frame: Frame) -> None:
         """Read ``nodes`` in order."""
@@ -87,6 +90,7 @@ class OnnxNodes:
 
     def _node(self, node: Message, frame: Frame) -> None:
         op, domain = node.get("op_type", ""), _domain(node.get("domain", ""))
+        self._spend(len(node.get("input", ())) + len(node.get("output", ())) + len(node.get("attribute", ())))
         attributes = self._attributes(node, frame)
         inputs, outputs = _trimmed(node.get("input", [])), _trimmed(node.get("output", []))
         function = self.functions.get((domain, op, node.get("overload", "")))
@@ -101,6 +105,14 @@ class OnnxNodes:
             if number is not None:
                 return frame.names.define(outputs[0], (number, 0))
         return self._operator(node, op, domain, attributes, inputs, outputs, frame)
+
+    def _spend(self, parts: int) -> None:
+        """Take note of what a node is made of: one in a function's body counts at each call."""
+        self._parts += parts
+        if self._parts > MAX_VALUES:
+            raise BadProgram(
+                "the model has too many parts for a program once its functions are expanded", "Split the model in two."
+            )
 
     def _alias(self, node: Message, source: str, name: str, frame: Frame) -> None:
         value = frame.names.find(source)
@@ -141,6 +153,7 @@ class OnnxNodes:
             in_order = in_order or ordered
             encoded.append(encode(name) + value)
         body = b"".join([encode([identity, len(inputs), len(outputs)]), *parts, *encoded])
+        self._spend(len(body) // _BYTES_OF_A_PART)
         made = Node(op, as_list(body), tuple(refs), (), node.get("name", ""), node)
         made.inner = tuple(inner)
         number = self._place(made, frame, in_order)
@@ -198,7 +211,10 @@ class OnnxNodes:
             return encode(10) + b"".join(body for body, _ in pairs), any(ordered for _, ordered in pairs)
         if kind in (11, 12):
             raise BadProgram("the model has sparse tensors, which farm does not read", "Make them dense.")
-        return encode([kind, self._plain(kind, attribute)]), False
+        known = self._encoded.get(id(attribute))
+        if known is None:
+            known = self._encoded[id(attribute)] = attribute, encode([kind, self._plain(kind, attribute)])
+        return known[1], False
 
     def _plain(self, kind: int, attribute: Message) -> Any:
         if kind == 1:
@@ -304,6 +320,7 @@ class OnnxNodes:
         """Let a graph's initializers be leaves."""
         if message.get("sparse_initializer"):
             raise BadProgram("the model has sparse tensors, which farm does not read", "Make them dense.")
+        self._spend(len(message.get("initializer", ())) + len(message.get("input", ())))
         for one in message.get("initializer", []):
             name = one.get("name", "")
             names.define(name, (self.leaf(self.tensors.add(one, name), name), 0))
