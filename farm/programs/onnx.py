@@ -36,7 +36,7 @@ def open_onnx(path: Path, custom_ops: Mapping[str, str]) -> tuple[Program, Mappi
     tensors = _classified(nodes)
     weights = Weights([tensors[number] for number in loaded.canonical.lifted])
     program = build_program(path, "onnx", loaded, weights, lambda: load_onnx(path, custom_ops))
-    if nodes.doubles:
+    if nodes.values.doubles:
         program = replace(program, uses_float64=True)
     return program, nodes.tensors.files
 
@@ -97,6 +97,7 @@ def _read_input(one: Message, nodes: OnnxNodes, frame: Frame) -> None:
         raise BadProgram(f"input {name!r} is no tensor", "Give the model tensors as inputs.")
     leaf = nodes.graph.leaf("input", [position], meta, name)
     frame.names.define(name, (leaf, 0))
+    nodes.varying.add(leaf)
     nodes.graph.inputs.append(Input(name, leaf, meta))
 
 

@@ -57,6 +57,14 @@ class OnnxTensors:
         self.tensors.append(StoredTensor(name, dtype, shape, "constant", BytesContent(data)))
         return len(self.tensors) - 1
 
+    def is_false(self, number: int) -> bool:
+        """Whether a stored tensor is the truth value False."""
+        tensor = self.tensors[number]
+        content, plain = tensor.content, tensor.dtype == "bool" and tensor.count == 1
+        if plain and isinstance(content, FileContent) and content.path == self.path:
+            return self.reader.data[content.start] == 0
+        return plain and isinstance(content, BytesContent) and content.data == b"\0"
+
     def _content(self, message: dict[str, Any], name: str, dtype: str, shape: tuple[int, ...]) -> Content:
         if dtype == "string":
             return BytesContent(encode(list(message.get("string_data", []))))
