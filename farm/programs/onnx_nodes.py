@@ -310,6 +310,7 @@ class OnnxNodes:
         name = value.get("name", "")
         if "shape" not in tensor:
             raise BadProgram(f"input {name!r} has no shape", "Give the model's inputs shapes (dims may be dynamic).")
+        self._spend(sum(2 * len(dim.get("dim_param", "")) for dim in tensor["shape"].get("dim", [])))
         dims = [_dim(dim, f"{name} {index}") for index, dim in enumerate(tensor["shape"].get("dim", []))]
         return self.graph.meta(dtype, tuple(dims))
 

@@ -83,6 +83,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _called(1000, [N("Sum", ["a"] * 100_000, ["b"])]),
         "too many parts for a program once its functions are expanded",
     ),
+    "dims without end": (
+        lambda: model([N("Relu", ["x"], ["y"])], [value("x", *["*".join(["(n+m)"] * 2000)] * 500)]).SerializeToString(),
+        "too many parts for a program",
+    ),
     "a constant of a function, spelt out": (_typed_constant, "read 1000"),
     "a constant of a function": (_raw_constant, "read 2000"),
 }
