@@ -207,9 +207,10 @@ class _Canonicaliser:
         graph = self.graph
         together = _together(graph)
         memory = versions(graph.nodes, together) if any(node.writes for node in graph.nodes) else None
+        asserts = [(node,) for node in self._needed_asserts()]
         inputs = [self._input(one) for one in graph.inputs]
         outputs = [self._output(one, memory) for one in graph.outputs if one.target is None]
-        mutations = [self._output(one, memory) for one in graph.outputs if one.target is not None]
+        mutations = self._mutations(memory)
         whole = {
             "dialect": graph.dialect,
             "inputs": inputs,
@@ -218,7 +219,7 @@ class _Canonicaliser:
             "mutations": sorted(mutations, key=encode),
             "state": sorted(self._state(memory)) if memory is not None else [],
             "effects": [self._digest(node, memory) for node in graph.effects],
-            "asserts": sorted({self._digest(node, memory) for node in self._needed_asserts()}),
+            "asserts": sorted({self._digest(asserts[at][0], memory) for at in self._settled(asserts, memory)}),
             "ranges": self._ranges(),
         }
         overlaps = self._overlaps(together, memory)
@@ -247,16 +248,54 @@ class _Canonicaliser:
         made = self._digest(node, memory)
         return [one.kind, target, made, list(path), self._version(node, memory)]
 
+    def _mutations(self, memory: Versions | None) -> list[Any]:
+        """What is written back to state."""
+        found = [one for one in self.graph.outputs if one.target is not None]
+        ends = [(target, one.value[0] if one.value else target) for one in found if (target := one.target) is not None]
+        return [self._output(found[at], memory) for at in self._settled(ends, memory)]
+
     def _state(self, memory: Versions) -> list[list[bytes]]:
         """Inputs and lifted tensors that are written to in place, each with the last write."""
         leaves = [one.node for one in self.graph.inputs if one.node is not None]
-        found = []
-        for leaf in (*leaves, *self.graph.leaves):
-            version = self._version(leaf, memory)
-            if version is not None:
-                self.written.append(leaf)
-                found.append([self._digest(leaf, memory), version])
-        return found
+        final = {leaf: memory.final(leaf) for leaf in (*leaves, *self.graph.leaves)}
+        ends = [(leaf, version) for leaf, version in final.items() if version is not None]
+        self.written += [leaf for leaf, _ in ends]
+        return [[self._digest(node, memory) for node in ends[at]] for at in self._settled(ends, memory)]
+
+    def _settled(self, ends: Sequence[tuple[int, ...]], memory: Versions | None) -> Sequence[int]:
+        """In which order to number what ``ends`` bring: by what they are, since that of declarations follows names.
+
+        Most often all is numbered already, by the outputs. Where this takes too long, declarations decide.
+        """
+        places = range(len(ends))
+        if len(ends) < 2 or all(node in self.digest_of for one in ends for node in one):
+            return places
+        budget, sketches = 20 * len(self.graph.nodes), []
+        for one in ends:
+            found, visited = self._sketch(one, memory)
+            sketches.append(found)
+            budget -= visited
+            if budget < 0:
+                return places
+        return sorted(places, key=sketches.__getitem__)
+
+    def _sketch(self, ends: Sequence[int], memory: Versions | None) -> tuple[list[bytes], int]:
+        """Digests of nodes as if they alone came next, and how many nodes that took; nothing of it is kept."""
+        tables: tuple[dict[Any, Any], ...] = (self.lifted, self.devices, self.numbering.names)
+        counts, start = [len(one) for one in tables], len(self.order)
+        found = [self._digest(node, memory) for node in ends]
+        for table, count in zip(tables, counts, strict=True):
+            while len(table) > count:
+                table.popitem()
+        visited = len(self.order) - start
+        for number in self.order[start:]:
+            del self.digest_of[number]
+            self._seen[number] = 0
+            for meta in self.graph.nodes[number].metas:
+                meta.code = meta.listed = b""
+        del self.order[start:]
+        self._dims.clear()
+        return found, visited
 
     def _overlaps(self, together: Iterable[Sequence[int]], memory: Versions | None) -> list[bytes]:
         """Live tensors that lie in one memory which the program writes to, and how they lie there."""

@@ -227,7 +227,7 @@ class _Program:
             for index, dim in enumerate(self.dims[name])
             if symbol in symbols(dim)
         )
-        sizes = ["…" if type(dim) is not int else str(dim) for dim in self.dims[name]]
+        sizes = ["…" if type(dim) is not int else str(dim) for dim in self.dims[name][:8]]
         return BadInput(
             f"input {name}: dim {index} has no upper bound, so an engine needs a maximum",
             f"Give --max-shapes {name}:{'x'.join(sizes)} (and --min-shapes, --opt-shapes), or export with"

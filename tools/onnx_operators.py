@@ -2,12 +2,14 @@
 
 Run with the pinned onnx (``python tools/onnx_operators.py``; ``--check`` only compares). An operator of a model
 is identified by the version that introduced its present meaning, so two models that import different operator
-sets agree on the operators that did not change between them.
+sets agree on the operators that did not change between them. Most versions of an operator only admit more types of
+tensors: they mean what the one before them meant.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,49 @@ def main() -> int:
 
 
 def rows() -> dict[str, Any]:
-    """For ``domain:Name``, ``[since_version, {attribute: [type, default]}]`` of each version, oldest first."""
+    """For ``domain:Name``, ``[since_version, {attribute: [type, default]}, meaning]`` of each version, oldest first;
+    ``meaning`` is the first version that meant the same."""
     found: dict[str, Any] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         if schema.domain in DOMAINS:
             versions = found.setdefault(f"{schema.domain}:{schema.name}", {})
-            versions[schema.since_version] = defaults(schema)
-    return {name: [[since, versions[since]] for since in sorted(versions)] for name, versions in sorted(found.items())}
+            versions[schema.since_version] = schema
+    return {name: told([versions[since] for since in sorted(versions)]) for name, versions in sorted(found.items())}
+
+
+def told(versions: list[Any]) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    for before, schema in zip([None, *versions], versions, strict=False):
+        same = before is not None and but_for_types(before) == but_for_types(schema)
+        rows.append([schema.since_version, defaults(schema), rows[-1][2] if same else schema.since_version])
+    return rows
+
+
+def but_for_types(schema: Any) -> list[Any]:
+    """All that ONNX says of a version of an operator, its words included, except for which tensors it takes."""
+    attributes = [
+        [name, str(one.type), one.required, one.default_value.SerializeToString(), meant(schema, one)]
+        for name, one in sorted(schema.attributes.items())
+    ]
+    values = [
+        [one.name, str(one.option), one.is_homogeneous, words(one.description)]
+        for one in (*schema.inputs, *schema.outputs)
+    ]
+    counts = [schema.min_input, schema.max_input, schema.min_output, schema.max_output, len(schema.inputs)]
+    return [words(schema.doc), attributes, values, counts, schema.deprecated]
+
+
+MORE_TYPES = re.compile(r"\(opset \d+ change\):\s*extend supported types to include[^.]*\.")
+REWORDED = {"Transpose": frozenset({"perm"})}
+"""Attributes whose description was put in other words once, and whose meaning was not touched."""
+
+
+def meant(schema: Any, attribute: Any) -> str:
+    return "" if attribute.name in REWORDED.get(schema.name, ()) else words(attribute.description)
+
+
+def words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", MORE_TYPES.sub("", text.lower())))
 
 
 def defaults(schema: Any) -> dict[str, Any]:

@@ -159,9 +159,10 @@ class LiveNodes:
                     continue
                 parts[index] = self.encode(argument, kinds[index], call)
         if op.usual:
-            nodes = self.torch.graph.nodes
+            nodes, metas = self.torch.graph.nodes, self._recorded.get(node) or self._metas(node)
+            if op.spelling is not None:
+                self.torch.respell(op.spelling, parts, call, metas)
             self._values[node] = (_WHOLE, len(nodes), ())
-            metas = self._recorded.get(node) or self._metas(node)
             nodes.append(usual_node(op, parts, call, metas, node.name, node))
         else:
             self._unusual_call(node, op, parts, call)

@@ -13,7 +13,6 @@ from typing import Any
 from farm.errors import BadProgram
 from farm.graph import Graph, Input, Node, Output, canonicalise
 from farm.graph_symbols import parse
-from farm.programs import schema
 from farm.programs.archive import open_regular
 from farm.programs.describe import shorten, source_line
 from farm.programs.identity import FileIdentity
@@ -26,7 +25,8 @@ from farm.programs.pt2 import normal_range
 from farm.programs.weights import StoredTensor, Weights, kind_of
 
 _RANGES = "pkg.torch.export.ExportedProgram.range_constraints"
-_RANGE = re.compile(r"([^{},:]{1,200}): VR\[(-?\w+), (-?\w+)\]")
+_MAX_RANGES = 1_000_000
+_RANGE = re.compile(r"([^{},:]{1,200}+): VR\[(-?\w+), (-?\w+)\]")
 _HINT = "Export the model again, with torch.onnx.export(..., dynamo=True) or as a .pt2."
 
 
@@ -36,7 +36,7 @@ def open_onnx(path: Path, custom_ops: Mapping[str, str]) -> tuple[Program, Mappi
     tensors = _classified(nodes)
     weights = Weights([tensors[number] for number in loaded.canonical.lifted])
     program = build_program(path, "onnx", loaded, weights, lambda: load_onnx(path, custom_ops))
-    if nodes.doubles:
+    if nodes.values.doubles:
         program = replace(program, uses_float64=True)
     return program, nodes.tensors.files
 
@@ -97,6 +97,7 @@ def _read_input(one: Message, nodes: OnnxNodes, frame: Frame) -> None:
         raise BadProgram(f"input {name!r} is no tensor", "Give the model tensors as inputs.")
     leaf = nodes.graph.leaf("input", [position], meta, name)
     frame.names.define(name, (leaf, 0))
+    nodes.varying.add(leaf)
     nodes.graph.inputs.append(Input(name, leaf, meta))
 
 
@@ -104,7 +105,10 @@ def _read_ranges(model: Message, graph: Graph) -> None:
     """Ranges as torch's exporter leaves them in the model's metadata."""
     for one in [*model.get("metadata_props", []), *model["graph"].get("metadata_props", [])]:
         if one.get("key") == _RANGES:
-            for name, low, high in _RANGE.findall(one.get("value", "")[: schema.MAX_MARKS]):
+            told = one.get("value", "")
+            if len(told) > _MAX_RANGES:
+                raise NotAMessage(f"the ranges of its dims are {len(told):,} characters long")
+            for name, low, high in _RANGE.findall(told):
                 found = normal_range(_bound(low), _bound(high))
                 if name.strip().isidentifier():
                     graph.ranges[name.strip()] = found

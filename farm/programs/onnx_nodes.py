@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blake3 import blake3
-
 from farm.canonical import as_list, encode
 from farm.errors import BadProgram
 from farm.graph import Graph, Meta, Node
 from farm.graph_symbols import Expr, Sym, parse
 from farm.programs import schema
+from farm.programs.onnx_attributes import without_implied
 from farm.programs.onnx_messages import DTYPES
 from farm.programs.onnx_operators import RANDOM, WEIGHT_SLOTS, meaning
-from farm.programs.onnx_tensors import OnnxTensors, floats, integers
-from farm.programs.onnx_wire import NotAMessage
+from farm.programs.onnx_tensors import OnnxTensors
+from farm.programs.onnx_values import OnnxValues, guessed
+from farm.programs.onnx_wire import MAX_VALUES, NotAMessage
 from farm.programs.torch_graph import MAX_NESTING, NONE, check_custom_ops, reference
 
 Value = tuple[int, int]
@@ -23,7 +23,7 @@ Value = tuple[int, int]
 
 Message = dict[str, Any]
 
-_CONSTANTS = {"value_float", "value_floats", "value_int", "value_ints"}
+_BYTES_OF_A_PART = 16
 
 
 class Names:
@@ -55,6 +55,8 @@ class Frame:
         self.names, self.opsets, self.depth = names, opsets, depth
         self.attributes: Mapping[str, Message] = {}
         self.ordered: list[int] = []
+        self.absent: frozenset[str] = frozenset()
+        """A function's parameters that its caller leaves out."""
         self.nesting = 0
 
 
@@ -65,14 +67,17 @@ class OnnxNodes:
         self, tensors: OnnxTensors, functions: Sequence[Message], custom_ops: Mapping[str, str] | None
     ) -> None:
         self.graph = Graph(dialect="onnx")
-        self.tensors = tensors
+        self.tensors, self.values = tensors, OnnxValues(tensors)
         self.custom_ops = check_custom_ops(custom_ops)
         self.functions = {_identity(function, "name"): function for function in functions}
         self.unrefittable: set[int] = set()
         """Tensors with a use outside ``WEIGHT_SLOTS``."""
         self.used: set[int] = set()
-        self.doubles = False
+        self.varying: set[int] = set()
+        """Nodes whose values are not known from the model alone."""
+        self._fixed: set[int] = set()
         self._count = 0
+        self._parts = 0
 
     def read(self, nodes: Sequence[Message], frame: Frame) -> None:
         """Read ``nodes`` in order."""
@@ -87,8 +92,9 @@ class OnnxNodes:
 
     def _node(self, node: Message, frame: Frame) -> None:
         op, domain = node.get("op_type", ""), _domain(node.get("domain", ""))
+        self._spend(len(node.get("input", ())) + len(node.get("output", ())) + len(node.get("attribute", ())))
         attributes = self._attributes(node, frame)
-        inputs, outputs = _trimmed(node.get("input", [])), _trimmed(node.get("output", []))
+        inputs, outputs = _trimmed(node.get("input", []), frame.absent), _trimmed(node.get("output", []))
         function = self.functions.get((domain, op, node.get("overload", "")))
         if function is not None:
             return self._call(function, inputs, outputs, attributes, frame)
@@ -97,23 +103,32 @@ class OnnxNodes:
         if domain == "" and op == "Dropout" and len(outputs) == 1 and self._is_inference(inputs, attributes, frame):
             return self._alias(node, inputs[0], outputs[0], frame)
         if domain == "" and op == "Constant":
-            number = self._constant(node, attributes)
+            label = node.get("name", "") or next(iter(outputs), "")
+            number = self.values.constant(label, attributes)
             if number is not None:
-                return frame.names.define(outputs[0], (number, 0))
+                return frame.names.define(outputs[0], (self.leaf(number, label), 0))
         return self._operator(node, op, domain, attributes, inputs, outputs, frame)
+
+    def _spend(self, parts: int) -> None:
+        """Take note of what a node is made of: one in a function's body counts at each call."""
+        self._parts += parts
+        if self._parts > MAX_VALUES:
+            raise BadProgram(
+                "the model has too many parts for a program once its functions are expanded", "Split the model in two."
+            )
 
     def _alias(self, node: Message, source: str, name: str, frame: Frame) -> None:
         value = frame.names.find(source)
         frame.names.define(name, value)
         self.graph.dropped.append((node.get("name", ""), node["op_type"], value[0]))
 
-    @staticmethod
-    def _is_inference(inputs: Sequence[str], attributes: Mapping[str, Message], frame: Frame) -> bool:
-        """Whether a ``Dropout`` passes its operand on: from version 12 unless it is given a training mode."""
+    def _is_inference(self, inputs: Sequence[str], attributes: Mapping[str, Message], frame: Frame) -> bool:
+        """Whether a ``Dropout`` passes its operand on: from version 12 unless its training mode may be true."""
         version = frame.opsets.get("", 0)
         if version < 7:
             return bool(attributes.get("is_test", {}).get("i", 0) == 1)
-        return len(inputs) < 3
+        mode = self.graph.leaves.get(frame.names.find(inputs[2])[0]) if len(inputs) == 3 else None
+        return len(inputs) < 3 or (mode is not None and self.tensors.is_false(mode))
 
     def _operator(
         self,
@@ -126,6 +141,8 @@ class OnnxNodes:
         frame: Frame,
     ) -> None:
         identity, defaults = meaning(op, domain, frame.opsets, self.custom_ops)
+        if domain == "":
+            attributes = without_implied(op, attributes, len(outputs), self._stored_shape(inputs[1:2], frame))
         refs: list[int] = []
         parts = [self._operand(name, position, op, refs, frame) for position, name in enumerate(inputs)]
         inner, in_order = list[int](), op in RANDOM or op == "Dropout" or identity[0] == "custom"
@@ -141,9 +158,12 @@ class OnnxNodes:
             in_order = in_order or ordered
             encoded.append(encode(name) + value)
         body = b"".join([encode([identity, len(inputs), len(outputs)]), *parts, *encoded])
+        self._spend(len(body) // _BYTES_OF_A_PART)
         made = Node(op, as_list(body), tuple(refs), (), node.get("name", ""), node)
         made.inner = tuple(inner)
         number = self._place(made, frame, in_order)
+        if in_order or not self.varying.isdisjoint(refs):
+            self.varying.add(number)
         for index, name in enumerate(outputs):
             if name:
                 frame.names.define(name, (number, index))
@@ -165,12 +185,28 @@ class OnnxNodes:
         refs.append(number)
         return reference(index)
 
+    def _stored_shape(self, names: Sequence[str], frame: Frame) -> Sequence[Any] | None:
+        numbers = [self.graph.leaves.get(frame.names.find(name)[0]) for name in names if name]
+        return next((self.tensors.tensors[number].shape for number in numbers if number is not None), None)
+
     def _used(self, number: int, replaceable: bool) -> None:
         tensor = self.graph.leaves.get(number)
         if tensor is not None:
             self.used.add(tensor)
-            if not replaceable:
-                self.unrefittable.add(tensor)
+        if not replaceable:
+            self._fix(number)
+
+    def _fix(self, number: int) -> None:
+        """Let all that a value is computed from be constants, if it is computed from stored tensors alone: builders
+        work it out, and may shape an engine by it."""
+        pending = [number]
+        while pending:
+            one = pending.pop()
+            if one not in self.varying and one not in self._fixed:
+                self._fixed.add(one)
+                pending += self.graph.nodes[one].refs
+                if one in self.graph.leaves:
+                    self.unrefittable.add(self.graph.leaves[one])
 
     # Attributes
 
@@ -189,7 +225,7 @@ class OnnxNodes:
 
     def _attribute(self, attribute: Message, refs: list[int], frame: Frame) -> tuple[bytes, bool]:
         """An attribute's type and value; True if something in it is in order."""
-        kind = attribute.get("type", 0) or _guessed(attribute)
+        kind = attribute.get("type", 0) or guessed(attribute)
         if kind == 5:
             body, ordered = self._subgraph(attribute["g"], refs, frame)
             return encode(5) + body, ordered
@@ -198,57 +234,7 @@ class OnnxNodes:
             return encode(10) + b"".join(body for body, _ in pairs), any(ordered for _, ordered in pairs)
         if kind in (11, 12):
             raise BadProgram("the model has sparse tensors, which farm does not read", "Make them dense.")
-        return encode([kind, self._plain(kind, attribute)]), False
-
-    def _plain(self, kind: int, attribute: Message) -> Any:
-        if kind == 1:
-            return attribute.get("f", 0.0)
-        if kind == 2:
-            self.doubles |= attribute.get("name") in ("to", "dtype") and attribute.get("i") in (11, 15)
-            return attribute.get("i", 0)
-        if kind == 3:
-            return _text(attribute.get("s", b""))
-        if kind == 4:
-            return self._tensor_value(attribute["t"])
-        if kind in (6, 7):
-            return list(attribute.get("floats" if kind == 6 else "ints", []))
-        if kind == 8:
-            return [_text(one) for one in attribute.get("strings", [])]
-        if kind == 9:
-            return [self._tensor_value(one) for one in attribute.get("tensors", [])]
-        if kind in (13, 14):
-            return attribute.get("tp", attribute.get("type_protos", b""))
-        raise NotAMessage(f"attribute {attribute.get('name')!r} has the unknown type {kind}")
-
-    def _tensor_value(self, message: Message) -> Any:
-        """A small tensor in an attribute: dtype, shape and content."""
-        number = self.tensors.add(message, message.get("name", ""))
-        tensor = self.tensors.tensors.pop(number)
-        hasher = blake3()
-        content = tensor.content
-        place = message.get("raw_data")
-        hasher.update(self.tensors.reader.data[place[0] : place[1]] if place else getattr(content, "data", b""))
-        if message.get("data_location", 0) == 1:
-            raise BadProgram("an attribute's tensor lies in another file", "Make it an initializer.")
-        return [tensor.dtype, list(tensor.shape), hasher.digest()]
-
-    def _constant(self, node: Message, attributes: Mapping[str, Message]) -> int | None:
-        """The leaf of a ``Constant``; None for strings and the like, which stay nodes."""
-        if len(attributes) != 1:
-            raise NotAMessage("a Constant has not one value")
-        ((name, given),) = attributes.items()
-        label = node.get("name", "") or next(iter(node.get("output", [])), "")
-        if name == "value":
-            return self.leaf(self.tensors.add(given["t"], label), label)
-        if name not in _CONSTANTS:
-            return None
-        if "float" in name:
-            values = list(given.get("floats", [])) if name == "value_floats" else [given.get("f", 0.0)]
-            shape = (len(values),) if name == "value_floats" else ()
-            return self.leaf(self.tensors.add_bytes(label, "float32", shape, floats(values)), label)
-        numbers = list(given.get("ints", [])) if name == "value_ints" else [given.get("i", 0)]
-        shape = (len(numbers),) if name == "value_ints" else ()
-        return self.leaf(self.tensors.add_bytes(label, "int64", shape, integers(numbers)), label)
+        return self.values.encoded(kind, attribute), False
 
     def leaf(self, number: int, name: str) -> int:
         """The leaf that stands for stored tensor ``number``."""
@@ -271,7 +257,11 @@ class OnnxNodes:
         body.ordered, body.nesting = frame.ordered, _deeper(frame.nesting)
         defaults = {one.get("name", ""): one for one in function.get("attribute_proto", [])}
         body.attributes = {**defaults, **attributes}
-        for parameter, given in zip(function.get("input", []), inputs, strict=False):
+        parameters = function.get("input", [])
+        body.absent = frozenset(parameters[len(inputs) :]) | {
+            name for name, given in zip(parameters, inputs, strict=False) if not given
+        }
+        for parameter, given in zip(parameters, inputs, strict=False):
             if given:
                 names.define(parameter, frame.names.find(given))
         self.read(function.get("node", []), body)
@@ -282,12 +272,14 @@ class OnnxNodes:
     def _subgraph(self, message: Message, refs: list[int], frame: Frame) -> tuple[bytes, bool]:
         """A body of ``If``, ``Loop`` or ``Scan``: it sees the names around it."""
         inner = Frame(Names(frame.names), frame.opsets, frame.depth + 1)
-        inner.attributes, inner.nesting = frame.attributes, _deeper(frame.nesting)
+        inner.attributes, inner.nesting, inner.absent = frame.attributes, _deeper(frame.nesting), frame.absent
         self.initializers(message, inner.names)
         inputs = message.get("input", [])
         for index, one in enumerate(inputs):
             if one.get("name", "") not in inner.names.values:
-                leaf = self.graph.leaf("subgraph input", [inner.depth, index], self.meta(one), one.get("name", ""))
+                # What a body says of its inputs' types only repeats what they are given.
+                leaf = self.graph.leaf("subgraph input", [inner.depth, index], None, one.get("name", ""))
+                self.varying.add(leaf)
                 inner.names.define(one.get("name", ""), (leaf, 0))
         self.read(message.get("node", []), inner)
         parts = []
@@ -304,6 +296,7 @@ class OnnxNodes:
         """Let a graph's initializers be leaves."""
         if message.get("sparse_initializer"):
             raise BadProgram("the model has sparse tensors, which farm does not read", "Make them dense.")
+        self._spend(len(message.get("initializer", ())) + len(message.get("input", ())))
         for one in message.get("initializer", []):
             name = one.get("name", "")
             names.define(name, (self.leaf(self.tensors.add(one, name), name), 0))
@@ -317,6 +310,7 @@ class OnnxNodes:
         name = value.get("name", "")
         if "shape" not in tensor:
             raise BadProgram(f"input {name!r} has no shape", "Give the model's inputs shapes (dims may be dynamic).")
+        self._spend(sum(2 * len(dim.get("dim_param", "")) for dim in tensor["shape"].get("dim", [])))
         dims = [_dim(dim, f"{name} {index}") for index, dim in enumerate(tensor["shape"].get("dim", []))]
         return self.graph.meta(dtype, tuple(dims))
 
@@ -327,7 +321,7 @@ def _dim(dim: Message, unnamed: str) -> Expr:
     if not name:
         size = dim.get("dim_value", -1)
         return size if size >= 0 else Sym(f"?{unnamed}")
-    if not name.isidentifier() and any(mark in name for mark in "+*/("):
+    if not name.isidentifier() and any(mark in name for mark in ("+", "*", "/", "(", " - ")):
         try:
             return parse(name)
         except BadProgram:
@@ -354,22 +348,9 @@ def _identity(function: Message, name: str) -> tuple[str, str, str]:
     return _domain(function.get("domain", "")), function.get(name, ""), function.get("overload", "")
 
 
-def _trimmed(names: Sequence[str]) -> list[str]:
-    """Without optional operands or results that are left out at the end."""
-    found = list(names)
+def _trimmed(names: Sequence[str], absent: frozenset[str] = frozenset()) -> list[str]:
+    """Without optional operands or results that are left out at the end. ``absent`` are left out anywhere."""
+    found = ["" if name in absent else name for name in names] if absent else list(names)
     while found and not found[-1]:
         found.pop()
     return found
-
-
-def _guessed(attribute: Message) -> int:
-    """The type of an attribute that does not say it (files from before ONNX 1.0.1)."""
-    kinds = {"f": 1, "i": 2, "s": 3, "t": 4, "g": 5, "floats": 6, "ints": 7, "strings": 8}
-    return next((kind for field, kind in kinds.items() if field in attribute), 0)
-
-
-def _text(value: bytes) -> str | bytes:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value

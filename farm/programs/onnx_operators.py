@@ -8,12 +8,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from blake3 import blake3
+
 from farm.canonical import encode
 from farm.errors import BadProgram
 
 RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 )
+_IN_WORDS = {":ConstantOfShape": {"value": [4, ["float32", [1], blake3(bytes(4)).digest()]]}}
+"""Defaults that ONNX states in words, as ``OnnxValues`` reads the same when it is given."""
 WEIGHT_SLOTS: Mapping[str, frozenset[int]] = {
     **dict.fromkeys(("Conv", "ConvTranspose"), frozenset({1, 2})),
     "Gemm": frozenset({0, 1, 2}),
@@ -42,7 +46,7 @@ def meaning(
     """
     versions, opset = _table().get(f"{domain}:{op}"), opsets.get(domain)
     if versions is not None and opset is not None:
-        known = [since for since, _ in versions if since <= opset]
+        known = [meaning for since, _, meaning in versions if since <= opset]
         if known:
             return ["onnx", domain, op, known[-1]], _defaults(f"{domain}:{op}", len(known) - 1)
     for spelling in (f"{domain or 'ai.onnx'}::{op}", f"{domain}::{op}"):
@@ -58,11 +62,12 @@ def meaning(
 @cache
 def _defaults(operator: str, version: int) -> Mapping[str, bytes]:
     """Attribute defaults of version number ``version`` of an operator, encoded as given ones are."""
-    return {name: encode(name) + encode(found) for name, found in _table()[operator][version][1].items()}
+    told = _table()[operator][version][1] | _IN_WORDS.get(operator, {})
+    return {name: encode(name) + encode(found) for name, found in told.items()}
 
 
 @cache
-def _table() -> Mapping[str, list[tuple[int, dict[str, list[Any]]]]]:
+def _table() -> Mapping[str, list[tuple[int, dict[str, list[Any]], int]]]:
     text = files("farm.programs").joinpath("onnx_operators.json").read_bytes()
-    table: Mapping[str, list[tuple[int, dict[str, list[Any]]]]] = json.loads(text)["operators"]
+    table: Mapping[str, list[tuple[int, dict[str, list[Any]], int]]] = json.loads(text)["operators"]
     return table

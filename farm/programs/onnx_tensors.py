@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+from array import array
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,10 @@ from farm.programs.weights import ITEM_SIZES, BytesContent, Content, FileContent
 _INT32 = {"int8", "uint8", "int16", "uint16", "bool", "float16", "bfloat16", "int32", *PACKED} | {
     name for name in ITEM_SIZES if name.startswith("float8")
 }
+MAX_NUMBERS = 32_000_000
+"""Numbers of typed fields that are read one by one, in a whole model: some ten seconds' worth."""
+
+_ARRAYS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _HINT = "Keep the model's external data beside it, in its own folder."
 
 
@@ -29,6 +36,9 @@ class OnnxTensors:
         self.tensors: list[StoredTensor] = []
         self.files: dict[Path, FileIdentity] = {path: identity}
         self._folder = Path(os.path.realpath(path)).parent
+        self._numbers = 0
+        self._spelt: dict[int, tuple[dict[str, Any], Content]] = {}
+        """Content by the message that spells it out: a function's constants are met at each of its calls."""
 
     def add(self, message: dict[str, Any], name: str) -> int:
         """The number of the tensor in ``message``; a constant until it is known to be a weight."""
@@ -36,14 +46,24 @@ class OnnxTensors:
         shape = tuple(message.get("dims", ()))
         if dtype is None or any(size < 0 for size in shape) or "segment" in message:
             raise NotAMessage(f"tensor {name!r} has a dtype or shape that cannot be")
-        content = self._content(message, name, dtype, shape)
-        self.tensors.append(StoredTensor(name, dtype, shape, "constant", content))
+        known = self._spelt.get(id(message))
+        if known is None:
+            known = self._spelt[id(message)] = message, self._content(message, name, dtype, shape)
+        self.tensors.append(StoredTensor(name, dtype, shape, "constant", known[1]))
         return len(self.tensors) - 1
 
     def add_bytes(self, name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> int:
         """The number of a tensor that an attribute spells out."""
         self.tensors.append(StoredTensor(name, dtype, shape, "constant", BytesContent(data)))
         return len(self.tensors) - 1
+
+    def is_false(self, number: int) -> bool:
+        """Whether a stored tensor is the truth value False."""
+        tensor = self.tensors[number]
+        content, plain = tensor.content, tensor.dtype == "bool" and tensor.count == 1
+        if plain and isinstance(content, FileContent) and content.path == self.path:
+            return self.reader.data[content.start] == 0
+        return plain and isinstance(content, BytesContent) and content.data == b"\0"
 
     def _content(self, message: dict[str, Any], name: str, dtype: str, shape: tuple[int, ...]) -> Content:
         if dtype == "string":
@@ -56,32 +76,40 @@ class OnnxTensors:
             if end - start != expected:
                 raise NotAMessage(f"tensor {name!r} has {end - start} bytes of data, not {expected}")
             return FileContent(self.path, self.identity, start, expected)
-        data = self._typed(message, dtype)
+        data = self._typed(message, dtype, expected)
         if len(data) != expected:
             raise NotAMessage(f"tensor {name!r} has {len(data)} bytes of data, not {expected}")
         return BytesContent(data)
 
-    def _typed(self, message: dict[str, Any], dtype: str) -> bytes:
-        """Data in a typed field, as the bytes that ``raw_data`` would hold."""
+    def _typed(self, message: dict[str, Any], dtype: str, expected: int) -> bytes:
+        """Data in a typed field, as the bytes that ``raw_data`` would hold; hardly more than ``expected``."""
         if dtype in ("float32", "complex64"):
             return self._joined(message.get("float_data", []))
         if dtype in ("float64", "complex128"):
             return self._joined(message.get("double_data", []))
         if dtype in _INT32:
             size = ITEM_SIZES.get(dtype, 1)
-            return self._narrowed(message.get("int32_data", []), size)
+            return self._narrowed(message.get("int32_data", []), size, expected)
         if dtype in ("uint32", "uint64"):
-            return self._narrowed(message.get("uint64_data", []), ITEM_SIZES[dtype])
-        return self._narrowed(message.get("int64_data", []), 8)
+            return self._narrowed(message.get("uint64_data", []), ITEM_SIZES[dtype], expected)
+        return self._narrowed(message.get("int64_data", []), 8, expected)
 
     def _joined(self, places: list[Place]) -> bytes:
         return b"".join(bytes(self.reader.data[start:end]) for start, end in places)
 
-    def _narrowed(self, places: list[Place], size: int) -> bytes:
-        mask = (1 << 8 * size) - 1
-        return b"".join(
-            (value & mask).to_bytes(size, "little") for place in places for value in self.reader.integers(place)
-        )
+    def _narrowed(self, places: list[Place], size: int, expected: int) -> bytes:
+        mask, wanted = (1 << 8 * size) - 1, expected // size
+        self._numbers += min(wanted, sum(end - start for start, end in places))
+        if self._numbers > MAX_NUMBERS:
+            raise BadProgram(
+                f"{self.path} spells out more than {MAX_NUMBERS:,} numbers one by one",
+                "Save the model with its tensors as raw_data.",
+            )
+        values = (value & mask for place in places for value in self.reader.integers(place))
+        found = array(_ARRAYS[size], islice(values, min(wanted, MAX_NUMBERS) + 1))
+        if sys.byteorder == "big":
+            found.byteswap()
+        return found.tobytes()
 
     def _external(self, message: dict[str, Any], name: str, expected: int) -> Content:
         entries = {one.get("key", ""): one.get("value", "") for one in message.get("external_data", [])}

@@ -43,14 +43,18 @@ class Reader:
             field = table.get(number)
             if field is None:
                 continue
-            self._values += 1
-            if self._values > MAX_VALUES:
-                raise BadProgram("the model has too many parts for a program", "Split the model in two.")
+            self.count(1)
             if field[1] == "text*" and wire == 2:
                 found.setdefault(field[0], []).append(_text(data, value))
             else:
                 self._store(found, field, wire, value, depth)
         return found
+
+    def count(self, values: int) -> None:
+        """Take note of ``values`` more of them, before they are made. ``BadProgram`` if that is too many."""
+        self._values += values
+        if self._values > MAX_VALUES:
+            raise BadProgram("the model has too many parts for a program", "Split the model in two.")
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, Any]]:
         """Field number, wire type and value (a place for everything of a length)."""
@@ -105,12 +109,12 @@ class Reader:
 
     def _packed(self, items: list[Any], kind: str, place: Place) -> None:
         at, end = place
+        self.count((end - at) // 4 if kind == "float" else end - at)
         if kind == "float":
             if (end - at) % 4:
                 raise NotAMessage(f"packed floats at byte {at} are cut short")
             items.extend(self.data[at:end].cast("f"))
         else:
-            self._values += end - at
             while at < end:
                 value, at = self._varint(at, end)
                 items.append(_signed(value))

@@ -13,9 +13,10 @@ from importlib.resources import files
 from typing import Any
 
 from farm.canonical import encode
+from farm.programs.torch_spelling import NOT_READ, spelling_of
 
 ABSENT = encode(["absent"])
-SKIPPED = encode(["device"])
+SKIPPED = NOT_READ
 EMPTY = encode(["["])
 
 
@@ -37,6 +38,7 @@ class Operator:
         "pool",
         "position",
         "random",
+        "spelling",
         "usual",
         "writes",
     )
@@ -60,6 +62,7 @@ class Operator:
         special = name in WRITES_WHEN_TRUE or self.pool or MESSAGES & set(self.names)
         self.plain = not (special or self.writes or "v" in self.kinds)
         """Whether no argument needs more than to be encoded."""
+        self.spelling = spelling_of(name, arguments)
         self.usual = not (special or self.writes or self.random or name in UNUSUAL)
         """Whether a call of it is a node and nothing more, whatever its arguments."""
 

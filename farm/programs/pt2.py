@@ -14,7 +14,6 @@ import msgspec
 from farm.errors import BadProgram
 from farm.graph import Graph, Input, Output
 from farm.graph_dims import Range
-from farm.graph_symbols import parse
 from farm.programs import schema
 from farm.programs.pt2_arguments import constant
 from farm.programs.pt2_nodes import NodeReader
@@ -134,7 +133,7 @@ class Pt2Graph:
             if name.isidentifier():
                 self.graph.ranges[name] = found
             else:
-                self.graph.expression_ranges.append((parse(name), found))
+                self.graph.expression_ranges.append((self.nodes.metadata.expression(name), found))
 
 
 def normal_range(low: int | None, high: int | None) -> Range:

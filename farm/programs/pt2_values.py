@@ -82,6 +82,10 @@ class Block:
         return found
 
 
+MAX_EXPRESSIONS = 4_000_000
+"""Characters of all of a program's expressions: some ten seconds' worth of parsing."""
+
+
 class Metadata:
     """What the program records of its values, as ``Meta`` of ``graph``."""
 
@@ -89,6 +93,7 @@ class Metadata:
         self.graph = graph
         self._metas: dict[tuple[int, bytes, bytes, int], Meta] = {}
         self._exprs: dict[str, Expr] = {}
+        self._characters = 0
 
     def of(self, block: Block, tag: str, name: str) -> Meta:
         """The metadata of a tensor or symbolic number."""
@@ -126,7 +131,7 @@ class Metadata:
         """A recorded size or symbolic value: a number or an expression."""
         tag, value = tagged(size)
         if tag == "as_expr":
-            return self._expression(value.get("expr_str"))
+            return self.expression(value.get("expr_str"))
         if tag == "as_int" and kind == "int" and type(value) is int:
             return value
         if tag == "as_bool" and kind == "bool":
@@ -135,11 +140,15 @@ class Metadata:
             return Number("Float", float(value).hex())
         raise bad(f"a size is recorded as {tag}")
 
-    def _expression(self, text: Any) -> Expr:
+    def expression(self, text: Any) -> Expr:
+        """An expression of the program, read once."""
         if not isinstance(text, str):
             raise bad("an expression is no text")
         found = self._exprs.get(text)
         if found is None:
+            self._characters += len(text)
+            if self._characters > MAX_EXPRESSIONS:
+                raise bad(f"its symbolic expressions have more than {MAX_EXPRESSIONS:,} characters")
             found = self._exprs[text] = parse(text)
         return found
 

@@ -19,6 +19,7 @@ from farm.graph import Graph, Meta, Node
 from farm.graph_symbols import Expr
 from farm.programs import operators as rules
 from farm.programs.operators import Operator
+from farm.programs.torch_spelling import Spelling, respell
 
 MAX_NESTING = 30
 OWN_NAMESPACES = frozenset({"aten", "prims", "quantized_decomposed"})
@@ -142,6 +143,8 @@ class TorchGraph:
         self, op: Operator, parts: list[bytes], call: Call, metas: tuple[Meta, ...], label: str, source: object
     ) -> Node:
         """The node of a call of a known operator. The caller adds it with ``place``."""
+        if op.spelling is not None:
+            self.respell(op.spelling, parts, call, metas)
         node = usual_node(op, parts, call, metas, label, source)
         if op.writes:
             node.writes = self._written(call, op.writes)
@@ -150,6 +153,11 @@ class TorchGraph:
             if parts[op.position[flag]] != _FALSE:
                 node.writes = self._written(call, [op.position[name] for name in written])
         return node
+
+    def respell(self, how: Spelling, parts: list[bytes], call: Call, metas: tuple[Meta, ...]) -> None:
+        """Spell a call's arguments in the one way, in place."""
+        operand = self.graph.nodes[call.refs[0]].metas if call.refs else ()
+        respell(how, parts, operand, metas)
 
     @staticmethod
     def _written(call: Call, positions: Iterable[int]) -> tuple[int, ...]:

@@ -262,9 +262,13 @@ class Weights:
     def _content(self, chosen: Iterable[int]) -> list[str]:
         chosen = list(chosen)
         missing = [index for index in chosen if self._digests[index] is None]
+        made: dict[tuple[object, ...], str] = {}
         with open_files() as files:
             for index in missing:
-                self._digests[index] = tensor_digest(self._tensors[index], files)
+                tensor = self._tensors[index]
+                # A function's constant is a tensor of its own at each call, and hashed once all the same.
+                same = tensor.dtype, tensor.shape, id(tensor.content)
+                made[same] = self._digests[index] = made.get(same) or tensor_digest(tensor, files)
         if missing:
             self.on_digest()
         return [found for index in chosen if (found := self._digests[index]) is not None]

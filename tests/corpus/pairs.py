@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import adversary, effects, inputs, more, operators, tensors
+from . import adversary, effects, inputs, more, operators, spelling, tensors
 from .cases import PAIRS
 
-__all__ = ["PAIRS", "adversary", "effects", "inputs", "more", "operators", "tensors"]
+__all__ = ["PAIRS", "adversary", "effects", "inputs", "more", "operators", "spelling", "tensors"]

@@ -88,3 +88,11 @@ def test_a_wide_graph_of_one_value_is_read(tmp_path: Path) -> None:
     items = {"as_tensors": [{"name": "x"}] * 200_000}
     node = call("torch.ops.aten.cat.default", "y", tensors=items)
     assert read_in_a_child(tiny(tmp_path / "a.pt2", model([node]))) == "read 1"
+
+
+def test_expressions_without_end_are_refused(tmp_path: Path) -> None:
+    """Each is short enough to be one, but there are too many of them."""
+    content = model()
+    names = {"*".join(f"(s{at % 5}+{at + n})" for at in range(1000)) + f"+{n}": {} for n in range(600)}
+    path = tiny(tmp_path / "a.pt2", {**content, "range_constraints": names})
+    assert "more than 4,000,000 characters" in read_in_a_child(path)
