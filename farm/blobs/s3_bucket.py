@@ -84,6 +84,8 @@ class Bucket:
             if isinstance(other, Absent):
                 self._bucket_is_there()
             raise other from error
+        except ValueError as error:  # damaged on the way: botocore lets what its parsers say of a time or a number through
+            raise Torn(str(error)) from error
         self._seen = True
         return answer
 

@@ -102,6 +102,20 @@ class TestNowAndThen:
             assert get() == data
             assert proxy.counts["torn"] == 1
 
+    def test_a_time_that_was_damaged_on_the_way_is_asked_for_again(self, well: S3Store) -> None:
+        """As chaos found it: one bit of a listing's LastModified, which botocore cannot read, and says in no words."""
+        (kept, damaged) = (well.put(io.BytesIO(SMALL)), [])
+
+        def damage(response_dict: dict[str, Any], **_more: Any) -> None:
+            if not damaged:
+                damaged.append(response_dict["body"])
+                head, mark, tail = response_dict["body"].partition(b"<LastModified>")
+                response_dict["body"] = head + mark + tail.replace(b":", b";", 2)
+
+        well._bucket._connected().meta.events.register("before-parse.s3.ListObjectsV2", damage)
+        assert [blob.digest for blob in well.blobs()] == [kept.digest]
+        assert b"<LastModified>" in damaged[0]
+
     @pytest.mark.parametrize("data", [SMALL, BIG], ids=["small", "big"])
     def test_an_answer_that_is_lost_after_the_deed(
         self, proxy: FaultyProxy, store: S3Store, well: S3Store, data: bytes
