@@ -84,7 +84,8 @@ class Bucket:
             if isinstance(other, Absent):
                 self._bucket_is_there()
             raise other from error
-        except ValueError as error:  # damaged on the way: botocore lets what its parsers say of a time or a number through
+        except ValueError as error:
+            # Damaged on the way: what botocore's parsers say of a time or a number comes through as it is.
             raise Torn(str(error)) from error
         self._seen = True
         return answer

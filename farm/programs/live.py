@@ -29,6 +29,7 @@ from farm.programs.pause import collection_paused
 from farm.programs.program import LEAVES, Loaded, Program, build_program
 from farm.programs.pt2 import normal_range, tree_structure
 from farm.programs.torch_graph import check_custom_ops
+from farm.programs.values_read import weights_of
 from farm.programs.weights import Weights
 
 
@@ -37,7 +38,7 @@ def program_of(program: ExportedProgram, *, custom_ops: Mapping[str, str] | None
     reader = _ExportedReader(program, custom_ops)
     graph = reader.read()
     loaded = Loaded(graph, canonicalise(graph), _describe)
-    return build_program(Path(), "pt2", loaded, reader.tensors.weights(loaded.canonical.lifted))
+    return build_program(Path(), "pt2", loaded, weights_of(reader.tensors.tensors, graph, loaded.canonical))
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _subgraph(reader: _SubgraphReader, named: bool) -> Subgraph:
     live = [graph.nodes[number] for number in canonical.order]
     return Subgraph(
         structure_digest=canonical.structure_digest,
-        weights=reader.tensors.weights(canonical.lifted),
+        weights=weights_of(reader.tensors.tensors, graph, canonical),
         canonical=canonical,
         operators=frozenset(node.op for node in live if node.op not in LEAVES),
         naming=_naming(graph, canonical) if named else "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from blake3 import blake3
 from torch._subclasses.fake_tensor import FakeTensor
 
 from farm.programs.live_values import dtype_name
-from farm.programs.weights import Content, Files, StoredTensor, Unreadable, Weights, kind_of
+from farm.programs.weights import Content, Files, StoredTensor, Unreadable, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,6 @@ class LiveTensors:
                 place = (tensor.storage_offset() * tensor.element_size(), *tensor.stride())
                 found[number] = (lasting, tensor.untyped_storage().data_ptr()), place
         return found
-
-    def weights(self, lifted: Sequence[int]) -> Weights:
-        """The tensors that a graph uses, in its canonical order."""
-        return Weights([self.tensors[number] for number in lifted])
 
 
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})

@@ -16,6 +16,7 @@ from farm.programs.program import Loaded, Program, build_program
 from farm.programs.pt2 import Pt2Graph
 from farm.programs.pt2_values import bad, tagged
 from farm.programs.strided import extent, is_contiguous
+from farm.programs.values_read import weights_of
 from farm.programs.weights import (
     ITEM_SIZES,
     BytesContent,
@@ -23,7 +24,6 @@ from farm.programs.weights import (
     FileContent,
     StoredTensor,
     Unreadable,
-    Weights,
     element_count,
     kind_of,
 )
@@ -43,7 +43,7 @@ def open_pt2(path: Path, custom_ops: Mapping[str, str] | None) -> tuple[Program,
         loaded, tensors = _load(archive, identity, custom_ops)
         if FileIdentity.of(archive.stat()) != identity:
             raise BadProgram(f"{path} changed while it was read", "Ask again once the file is complete.")
-    weights = Weights([tensors[number] for number in loaded.canonical.lifted])
+    weights = weights_of(tensors, loaded.graph, loaded.canonical)
     return build_program(path, "pt2", loaded, weights), identity
 
 

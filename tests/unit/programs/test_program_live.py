@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from farm.programs.live import program_of, subgraph_digest  # noqa: E402
+from farm.programs.weights import Weights  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -224,7 +225,8 @@ def test_a_conjugate_is_hashed_by_what_it_is_and_not_by_what_lies_in_memory(lazy
     digests = []
     for tensor in (lazy, lazy.resolve_conj().resolve_neg()):
         tensors = LiveTensors()
-        digests.append(tensors.weights([tensors.add("a", tensor, True)]).content_digest())
+        tensors.add("a", tensor, True)
+        digests.append(Weights(tensors.tensors).content_digest())
     assert digests[0] == digests[1]
 
 
@@ -233,9 +235,9 @@ def test_a_tensor_whose_values_are_not_its_memory_is_refused(tensor: Any) -> Non
     from farm.programs.live_tensors import LiveTensors
 
     tensors = LiveTensors()
-    weights = tensors.weights([tensors.add("a", tensor, True)])
+    tensors.add("a", tensor, True)
     with pytest.raises(BadProgram, match="whose values farm cannot read"):
-        weights.content_digest()
+        Weights(tensors.tensors).content_digest()
 
 
 def test_out_variants_are_refused_in_words() -> None:
