@@ -36,7 +36,7 @@ from farm.prebuild import MODEL, PROFILE, SETTINGS, TARGET, Axis, Model, Prebuil
 from farm.prebuild import inherited as inherit
 from farm.profiles import parse_shapes
 from farm.settings.table import FIELDS
-from farm.sweeps import dimension
+from farm.sweeps.grid import dimension
 from farm.targets import parse_target
 from farm.toolchains import parse_toolchain
 from farm.yaml_file import Lines, Place, read_yaml

@@ -14,7 +14,7 @@ from farm.cli.session import opened
 from farm.errors import BuildFailed
 
 if TYPE_CHECKING:
-    from farm.sweep_results import SweepResults
+    from farm.sweeping.results import SweepResults
 
 AGAIN_TIMEOUT_S = 120.0
 
@@ -40,12 +40,12 @@ def run(folder: Path, force: bool, as_json: bool) -> int:
 
 
 def _first(sweep: Path, report: Path, force: bool, as_json: bool) -> SweepResults:
-    from farm import sweeping
     from farm.cli.progress import watching
     from farm.cli.sweep import planned
     from farm.cli.sweep_table import show_results
-    from farm.report import write_report
-    from farm.sweep_file import read_sweep
+    from farm.sweeping import planning as sweeping
+    from farm.sweeping.report import write_report
+    from farm.sweeps.file import read_sweep
 
     with opened(building=True) as farm:
         plan = planned(farm, read_sweep(sweep), force)

@@ -108,7 +108,7 @@ def _programs(farm: Farm, ident: str) -> list[Shown]:
 
 def find_sweep_or_build(farm: Farm, ident: str) -> Work:
     """What can be cancelled or retried under ``ident``; ``NoSuchThing`` otherwise."""
-    from farm.sweep_results import find_sweep
+    from farm.sweeping.results import find_sweep
 
     sweeps = farm.index.sweeps(prefix=ident, limit=2)
     builds = farm.index.builds(prefix=ident, limit=2)
@@ -279,7 +279,7 @@ def _show_program(item: dict[str, Any]) -> None:
 
 
 def _sweep_document(farm: Farm, sweep: Sweep) -> dict[str, Any]:
-    from farm.sweep_results import find_sweep, results
+    from farm.sweeping.results import find_sweep, results
 
     return {"kind": "sweep", **results(farm, find_sweep(farm, sweep.id)).as_json()}
 
@@ -288,7 +288,7 @@ def _show_sweep(farm: Farm, sweep: Sweep) -> Callable[[dict[str, Any]], None]:
     def show(item: dict[str, Any]) -> None:
         from farm.cli.sweep_life import describe
         from farm.cli.sweep_table import show_results
-        from farm.sweep_results import find_sweep, results
+        from farm.sweeping.results import find_sweep, results
 
         found = results(farm, find_sweep(farm, sweep.id))
         describe(found)

@@ -18,9 +18,9 @@ from farm.errors import BadInput
 
 if TYPE_CHECKING:
     from farm.service import Farm
-    from farm.sweep_results import SweepResults
-    from farm.sweeping import Plan, Started
-    from farm.sweeps import SweepSpec, SweptModel
+    from farm.sweeping.planning import Plan, Started
+    from farm.sweeping.results import SweepResults
+    from farm.sweeps.grid import SweepSpec, SweptModel
 
 RUN = "run"
 SEARCHING = "What is looked for"
@@ -187,7 +187,7 @@ class Wanted:
 
     def over(self, spec: SweepSpec) -> SweepSpec:
         """The spec with these in place of its own."""
-        from farm.searches import GRID, Search
+        from farm.sweeps.searches import GRID, Search
 
         kind = self.kind or spec.search.kind
         given = {name: value for name, value in vars(self).items() if value is not None}
@@ -200,7 +200,7 @@ class Wanted:
 
 def _judged(spec: SweepSpec, objectives: Sequence[str], constraints: Sequence[str]) -> SweepSpec:
     """Objectives given by flags replace the file's; constraints those on the same metrics."""
-    from farm.objectives import checked, parse_constraint, parse_objective
+    from farm.sweeps.objectives import checked, parse_constraint, parse_objective
 
     wanted = checked([parse_objective(text) for text in objectives])
     kept = [parse_constraint(text) for text in constraints]
@@ -215,13 +215,13 @@ def _spec(
     """The file's sweep with what the flags say instead: models and targets replace the file's, settings and
     dimensions replace those of the same name."""
     from farm.compilation import CompilationSettings
-    from farm.sweeps import SweepSpec, SweptModel, parse_dimension
+    from farm.sweeps.grid import SweepSpec, SweptModel, parse_dimension
 
     given = CompilationSettings.from_pairs(settings).given()
     dimensions = [parse_dimension(text) for text in grid]
     spec = SweepSpec(())
     if file is not None:
-        from farm.sweep_file import read_sweep
+        from farm.sweeps.file import read_sweep
 
         spec = read_sweep(file)
     elsewhere = {item.name for item in dimensions} | set(given)
@@ -235,7 +235,7 @@ def _spec(
 
 
 def _with_profiles(spec: SweepSpec, profiles: Sequence[Any], custom_ops: dict[str, str]) -> tuple[SweptModel, ...]:
-    from farm.sweeps import PROFILE
+    from farm.sweeps.grid import PROFILE
 
     if profiles and any(item.name == PROFILE for item in spec.grid):
         raise BadInput("profiles are both given by shapes and varied by the grid", "leave one of them out")
@@ -253,7 +253,7 @@ def check_place(report: Path) -> None:
 
 def planned(farm: Farm, spec: SweepSpec, force: bool = False) -> Plan:
     """The plan, said in one line and a few notes before anything is built."""
-    from farm import sweeping
+    from farm.sweeping import planning as sweeping
 
     plan = sweeping.plan(farm, spec)
     note(f"farm: {plan.line()}" + (", all built again" if force else ""))
@@ -264,9 +264,9 @@ def planned(farm: Farm, spec: SweepSpec, force: bool = False) -> Plan:
 
 def _ran(farm: Farm, plan: Plan, force: bool, no_wait: bool) -> SweepResults:
     """Start the sweep and bring it to its end, or leave it to the workers."""
-    from farm import sweeping
     from farm.cli.progress import watching
-    from farm.searching import Runner
+    from farm.sweeping import planning as sweeping
+    from farm.sweeping.searching import Runner
 
     if not plan.spec.search.stepwise:
         return finished(farm, sweeping.start(farm, plan, force=force, keep=no_wait), no_wait)
@@ -278,9 +278,9 @@ def _ran(farm: Farm, plan: Plan, force: bool, no_wait: bool) -> SweepResults:
 
 def finished(farm: Farm, started: Started, no_wait: bool) -> SweepResults:
     """Wait, with the progress shown, unless nobody is to wait."""
-    from farm import sweeping
     from farm.cli.progress import watching
-    from farm.sweep_results import results
+    from farm.sweeping import planning as sweeping
+    from farm.sweeping.results import results
 
     pending = {answer.build for answer in started.answers if str(answer.outcome) in ("queued", "joined")}
     with nullcontext() if no_wait else watching(len(pending)) as shown:
@@ -293,10 +293,10 @@ def finished(farm: Farm, started: Started, no_wait: bool) -> SweepResults:
 
 def tell(found: SweepResults, plan: Plan | None, report: Path | None, every: bool, as_json: bool) -> None:
     """The results as JSON, or as a table with a summary and the answer; and the report's place."""
-    from farm.sweep_answer import answers
+    from farm.sweeping.answer import answers
 
     if report is not None:
-        from farm.report import write_report
+        from farm.sweeping.report import write_report
 
         write_report(report, found)
     if as_json:

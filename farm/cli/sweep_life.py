@@ -18,7 +18,7 @@ from farm.errors import Unavailable
 if TYPE_CHECKING:
     from farm.index import Sweep
     from farm.service import Farm
-    from farm.sweep_results import SweepResults
+    from farm.sweeping.results import SweepResults
 
 sweeps = app
 """``farm sweep``, with the commands below."""
@@ -44,7 +44,7 @@ def ls(
 
 def listed(farm: Farm, sweep: Sweep) -> dict[str, Any]:
     """A sweep as lists show it: without its trials."""
-    from farm.sweep_results import find_sweep, results
+    from farm.sweeping.results import find_sweep, results
 
     document = results(farm, find_sweep(farm, sweep.id)).as_json()
     return {name: value for name, value in document.items() if name != "trials"}
@@ -87,7 +87,7 @@ def show(
     as_json: opt.Json = False,
 ) -> None:
     """Show a sweep's results as they stand, whoever ran it."""
-    from farm.sweep_results import find_sweep, results
+    from farm.sweeping.results import find_sweep, results
 
     if report is not None:
         check_place(report)
@@ -131,7 +131,7 @@ def status(
     as_json: opt.Json = False,
 ) -> None:
     """Say how far a sweep is. Exit 1 when some of it failed."""
-    from farm.sweep_results import find_sweep, results
+    from farm.sweeping.results import find_sweep, results
 
     with opened() as farm:
         found = _watched(farm, find_sweep(farm, sweep)) if watch else results(farm, find_sweep(farm, sweep))
@@ -148,9 +148,9 @@ def status(
 
 def _watched(farm: Farm, sweep: Sweep) -> SweepResults:
     """Follow whatever builds; a search that another process runs asks for more meanwhile."""
-    from farm import resuming
     from farm.cli.progress import watching
-    from farm.sweep_results import find_sweep, results
+    from farm.sweeping import resuming
+    from farm.sweeping.results import find_sweep, results
 
     found = results(farm, sweep)
     with watching(len(found.distinct) if found.active else 0) as shown:
@@ -167,9 +167,9 @@ def resume(
     as_json: opt.Json = False,
 ) -> None:
     """Go on with a sweep whose client was killed: wait for what builds, and ask for what it still lacks."""
-    from farm import resuming
     from farm.cli.progress import watching
-    from farm.sweep_results import find_sweep, results
+    from farm.sweeping import resuming
+    from farm.sweeping.results import find_sweep, results
 
     if report is not None:
         check_place(report)
@@ -194,8 +194,8 @@ def export(
     as_json: opt.Json = False,
 ) -> None:
     """Write a sweep's trials for other tools, or its winner as a manifest for 'farm prebuild'."""
-    from farm.sweep_export import exported
-    from farm.sweep_results import find_sweep, results
+    from farm.sweeping.export import exported
+    from farm.sweeping.results import find_sweep, results
 
     with opened() as farm:
         content = exported(results(farm, find_sweep(farm, sweep)), format)
@@ -218,7 +218,7 @@ def export(
 @app.command("retry")
 def retry(sweep: Id, no_wait: opt.NoWait = False, as_json: opt.Json = False) -> None:
     """Build again what failed or was cancelled."""
-    from farm.sweep_results import find_sweep
+    from farm.sweeping.results import find_sweep
 
     with opened(building=not no_wait) as farm:
         code = retry_sweep(farm, find_sweep(farm, sweep), no_wait, as_json)
@@ -227,7 +227,7 @@ def retry(sweep: Id, no_wait: opt.NoWait = False, as_json: opt.Json = False) -> 
 
 def retry_sweep(farm: Farm, sweep: Sweep, no_wait: bool, as_json: bool) -> int:
     """Queue again what failed, wait unless told not to, and show how the whole sweep stands then."""
-    from farm import sweeping
+    from farm.sweeping import planning as sweeping
 
     started = sweeping.retry(farm, sweep, keep=no_wait)
     note(f"farm: {count_of(len(started.answers), 'build')} to make again")
@@ -239,7 +239,7 @@ def retry_sweep(farm: Farm, sweep: Sweep, no_wait: bool, as_json: bool) -> int:
 @app.command("cancel")
 def cancel(sweep: Id, as_json: opt.Json = False) -> None:
     """Cancel what a sweep still builds, except what others wait for too."""
-    from farm.sweep_results import find_sweep
+    from farm.sweeping.results import find_sweep
 
     with opened() as farm:
         cancel_sweep(farm, find_sweep(farm, sweep), as_json)
@@ -247,7 +247,7 @@ def cancel(sweep: Id, as_json: opt.Json = False) -> None:
 
 def cancel_sweep(farm: Farm, sweep: Sweep, as_json: bool) -> None:
     """Cancel, and say what was and what was not."""
-    from farm import sweeping
+    from farm.sweeping import planning as sweeping
 
     cancelled, left = sweeping.cancel(farm, sweep)
     if as_json:

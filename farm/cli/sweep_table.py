@@ -20,12 +20,12 @@ from farm.cli.output import (
     short,
     terminal,
 )
-from farm.objectives import METRICS, Metric
-from farm.sweep_rows import Row, cell, label, rows_of, said, telling
+from farm.sweeping.rows import Row, cell, label, rows_of, said, telling
+from farm.sweeps.objectives import METRICS, Metric
 
 if TYPE_CHECKING:
-    from farm.sweep_answer import PlaceAnswer
-    from farm.sweep_results import SweepResults
+    from farm.sweeping.answer import PlaceAnswer
+    from farm.sweeping.results import SweepResults
 
 
 MOST_ANSWERS = 4

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.sweeps import Dimension, SweepSpec, SweptModel, configurations, fold, parse_dimension
+from farm.sweeps.grid import Dimension, SweepSpec, SweptModel, configurations, fold, parse_dimension
 
 CHOICES: dict[str, list[Any]] = {
     "optimization_level": [0, 1, 2, 3, 4, 5, None],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from farm.errors import BadInput
-from farm.objectives import (
+from farm.sweeps.objectives import (
     METRICS,
     checked,
     constraints_from_json,

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from farm.builds import Engine
 from farm.errors import Unavailable
 from farm.index import Sweep, Trial
-from farm.report import render, write_report
-from farm.report_charts import WIDTH, Dot, Lane, cost_bar, lanes, scale, scatter
-from farm.sweep_answer import answers, manifest
-from farm.sweep_results import SweepResults, TrialResult
-from farm.sweep_rows import rows_of
+from farm.sweeping.answer import answers, manifest
+from farm.sweeping.charts import WIDTH, Dot, Lane, cost_bar, lanes, scale, scatter
+from farm.sweeping.report import render, write_report
+from farm.sweeping.results import SweepResults, TrialResult
+from farm.sweeping.rows import rows_of
 
 HOSTILE = "<script>alert('x')</script>&\"'.pt2"
 

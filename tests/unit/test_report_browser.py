@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from farm.objectives import parse_constraint
-from farm.report import write_report
-from farm.searches import Search
+from farm.sweeping.report import write_report
+from farm.sweeps.objectives import parse_constraint
+from farm.sweeps.searches import Search
 from tests.support.browser import Page, browser, chromium
 from tests.sweep_support import stub_farm
 from tests.unit.test_searching import latency, searched, spec

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from farm import sweeping
 from farm.errors import BadConfig, BadInput
 from farm.index import Beat, Offer, Sign, Worker
-from farm.objectives import parse_constraint, parse_objective
-from farm.resuming import resume
-from farm.searches import ALL_TRIED, Search
-from farm.searching import Runner
 from farm.service import Farm
-from farm.sweep_answer import answers
-from farm.sweep_results import SweepResults, find_sweep, results
-from farm.sweep_stops import Referee
-from farm.sweeps import SweepSpec, SweptModel, parse_dimension
+from farm.sweeping import planning as sweeping
+from farm.sweeping.answer import answers
+from farm.sweeping.results import SweepResults, find_sweep, results
+from farm.sweeping.resuming import resume
+from farm.sweeping.searching import Runner
+from farm.sweeping.stops import Referee
+from farm.sweeps.grid import SweepSpec, SweptModel, parse_dimension
+from farm.sweeps.objectives import parse_constraint, parse_objective
+from farm.sweeps.searches import ALL_TRIED, Search
 from tests.sweep_support import CAPABILITY, StubDispatch, measured, stub_farm
 
 TARGET = "l4@tensorrt==10.14.1.48"

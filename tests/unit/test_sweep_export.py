@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from farm import sweeping
 from farm.asks import GivenProfile
 from farm.errors import BadConfig, BadInput
 from farm.prebuild_file import read_manifest
-from farm.searches import Search
-from farm.sweep_answer import answers, manifest
-from farm.sweep_export import exported
-from farm.sweep_results import SweepResults
-from farm.sweeps import PROFILE, Dimension, SweptModel
+from farm.sweeping import planning as sweeping
+from farm.sweeping.answer import answers, manifest
+from farm.sweeping.export import exported
+from farm.sweeping.results import SweepResults
+from farm.sweeps.grid import PROFILE, Dimension, SweptModel
+from farm.sweeps.searches import Search
 from tests.sweep_support import stub_farm
 from tests.unit.test_searching import TARGET, spec
 

@@ -8,8 +8,8 @@ import pytest
 
 from farm.asks import GivenProfile
 from farm.errors import BadInput
-from farm.sweep_file import line_of, read_sweep
-from farm.sweeps import Dimension
+from farm.sweeps.file import line_of, read_sweep
+from farm.sweeps.grid import Dimension
 
 WHOLE = """\
 models:

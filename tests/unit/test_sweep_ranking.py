@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.objectives import METRICS, parse_constraint, parse_objective
-from farm.sweep_answer import PlaceAnswer
-from farm.sweep_ranking import Candidate, front, rank, sensitivities
-from farm.sweeps import Dimension
+from farm.sweeping.answer import PlaceAnswer
+from farm.sweeps.grid import Dimension
+from farm.sweeps.objectives import METRICS, parse_constraint, parse_objective
+from farm.sweeps.ranking import Candidate, front, rank, sensitivities
 
 LATENCY, SIZE, BUILD = METRICS["latency_p50"], METRICS["engine_size"], METRICS["build_time"]
 

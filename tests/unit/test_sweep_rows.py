@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from farm.index import Sweep, Trial
-from farm.sweep_results import SweepResults, TrialResult
-from farm.sweep_rows import label, rows_of, telling
+from farm.sweeping.results import SweepResults, TrialResult
+from farm.sweeping.rows import label, rows_of, telling
 
 GRID = [
     {"name": "optimization_level", "values": [1, 2, 3]},

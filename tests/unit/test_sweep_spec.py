@@ -9,13 +9,13 @@ import pytest
 
 from farm.errors import BadInput
 from farm.index import Past
-from farm.objectives import parse_constraint, parse_objective
 from farm.placement import Seat
-from farm.searches import Progress, Search, room, stop_reason
-from farm.sweep_costs import estimate
-from farm.sweep_file import read_sweep
-from farm.sweep_spec import search_of, spec_json, spec_of
-from farm.sweeps import Dimension, SweepSpec, SweptModel, configurations, parse_dimension, points
+from farm.sweeping.costs import estimate
+from farm.sweeps.file import read_sweep
+from farm.sweeps.grid import Dimension, SweepSpec, SweptModel, configurations, parse_dimension, points
+from farm.sweeps.objectives import parse_constraint, parse_objective
+from farm.sweeps.searches import Progress, Search, room, stop_reason
+from farm.sweeps.spec import search_of, spec_json, spec_of
 
 WHOLE = """\
 models:

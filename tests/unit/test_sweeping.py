@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from farm import sweeping
 from farm.builds import Lease
 from farm.errors import BadInput, NoSuchThing
 from farm.service import Farm
-from farm.sweep_results import find_sweep, results
-from farm.sweeps import SweepSpec, SweptModel, parse_dimension
+from farm.sweeping import planning as sweeping
+from farm.sweeping.results import find_sweep, results
+from farm.sweeps.grid import SweepSpec, SweptModel, parse_dimension
 from tests.sweep_support import StubDispatch, stub_farm
 
 

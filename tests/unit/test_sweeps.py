@@ -6,7 +6,7 @@ import pytest
 
 from farm.asks import GivenProfile
 from farm.errors import BadInput, BadSettings
-from farm.sweeps import (
+from farm.sweeps.grid import (
     Dimension,
     SweepSpec,
     SweptModel,

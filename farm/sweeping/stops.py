@@ -9,9 +9,9 @@ from dataclasses import replace
 from farm.builds import Build, BuildState
 from farm.canonical import to_json
 from farm.index import Sweep
-from farm.objectives import Constraint, Objective, constraints_from_json, objectives_from_json
 from farm.service import Farm
-from farm.sweep_results import STOPPED
+from farm.sweeping.results import STOPPED
+from farm.sweeps.objectives import Constraint, Objective, constraints_from_json, objectives_from_json
 
 BUILD_TIME = "build_time"
 BUILDING = "build"

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from farm.objectives import METRICS, MILLISECONDS, PER_SECOND, Constraint, Metric, Objective
-from farm.sweep_values import Values
-from farm.sweeps import Dimension
+from farm.sweeps.grid import Dimension
+from farm.sweeps.objectives import METRICS, MILLISECONDS, PER_SECOND, Constraint, Metric, Objective
+from farm.sweeps.values import Values
 
 CLOSE = 0.01
 """Two scores no further apart than this share are equal; the smaller engine, then the quicker build, is taken."""

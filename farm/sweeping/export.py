@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from farm.errors import BadConfig, BadInput
-from farm.objectives import METRICS
-from farm.sweep_answer import answers, manifest
-from farm.sweep_results import SweepResults, TrialResult
+from farm.sweeping.answer import answers, manifest
+from farm.sweeping.results import SweepResults, TrialResult
+from farm.sweeps.objectives import METRICS
 
 FORMATS = ("csv", "json", "parquet", "yaml")
 

@@ -22,14 +22,14 @@ from farm.human import listed
 from farm.identify import Common
 from farm.index import Found, Sweep, Trial
 from farm.remaking import answer_of
-from farm.searches import TPE
 from farm.service import Farm
-from farm.sweep_costs import Estimate, estimate
-from farm.sweep_measuring import Measures
-from farm.sweep_results import INVALID, SAME, SweepResults, find_sweep, results
-from farm.sweep_spec import spec_json
-from farm.sweep_stops import Referee, waiter_of
-from farm.sweeps import PROFILE, Configuration, SweepSpec, configurations, effort
+from farm.sweeping.costs import Estimate, estimate
+from farm.sweeping.measuring import Measures
+from farm.sweeping.results import INVALID, SAME, SweepResults, find_sweep, results
+from farm.sweeping.stops import Referee, waiter_of
+from farm.sweeps.grid import PROFILE, Configuration, SweepSpec, configurations, effort
+from farm.sweeps.searches import TPE
+from farm.sweeps.spec import spec_json
 from farm.targets import parse_target
 from farm.toolchains import exact_toolchain
 
@@ -335,7 +335,7 @@ def start_search(farm: Farm, plan: Plan) -> Sweep:
     """Store a sweep whose trials are yet to be chosen, by ``searching.Runner``. ``BadConfig`` when what is to choose
     them is not installed."""
     if plan.spec.search.kind == TPE:
-        from farm.search_tpe import require
+        from farm.sweeps.tpe import require
 
         require()
     sweep = new_sweep(plan)

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 from farm.builds import Build
 from farm.errors import BadInput
 from farm.index import Sweep
-from farm.objectives import Objective
-from farm.searches import ALL_TRIED, GRID, TPE, Progress, room, stop_reason
 from farm.service import POLL_SECONDS, Farm
-from farm.sweep_measuring import POLL_SECONDS as MEASURING_SECONDS
-from farm.sweep_measuring import Measures
-from farm.sweep_ranking import Candidate, complete, first_broken, log_score, used_objectives
-from farm.sweep_results import PLANNED, UNASKED, Place, SweepResults, TrialResult, find_sweep, results
-from farm.sweep_stops import Referee, withdraw
-from farm.sweeping import Plan, Planned, builds_of, record_others, submit, trial_of
-from farm.sweeps import PROFILE, effort
+from farm.sweeping.measuring import POLL_SECONDS as MEASURING_SECONDS
+from farm.sweeping.measuring import Measures
+from farm.sweeping.planning import Plan, Planned, builds_of, record_others, submit, trial_of
+from farm.sweeping.results import PLANNED, UNASKED, Place, SweepResults, TrialResult, find_sweep, results
+from farm.sweeping.stops import Referee, withdraw
+from farm.sweeps.grid import PROFILE, effort
+from farm.sweeps.objectives import Objective
+from farm.sweeps.ranking import Candidate, complete, first_broken, log_score, used_objectives
+from farm.sweeps.searches import ALL_TRIED, GRID, TPE, Progress, room, stop_reason
 
 if TYPE_CHECKING:
-    from farm.search_tpe import Observation
+    from farm.sweeps.tpe import Observation
 
 Watcher = Callable[[Sequence[Build]], None]
 
@@ -210,7 +210,7 @@ class Runner:
         return min(untried, key=lambda number: places[number])
 
     def _by_tpe(self, place: Place, found: SweepResults, untried: Sequence[int]) -> int:
-        from farm.search_tpe import Study
+        from farm.sweeps.tpe import Study
 
         mine = [result for result in found.distinct if self._place(result.trial.number) == place]
         used = used_objectives(candidates_of(mine), self.plan.spec.objectives)
@@ -234,7 +234,7 @@ class Runner:
         return [used] if any(one.weight is not None for one in used) else [[one] for one in used]
 
     def _observed(self, result: TrialResult, used: Sequence[Objective]) -> Observation:
-        from farm.search_tpe import Observation
+        from farm.sweeps.tpe import Observation
 
         point = self._by_number[result.trial.number].configuration.varied
         values = result.values

@@ -12,9 +12,9 @@ from pathlib import PurePath
 from farm.index import Sweep
 from farm.measurements import MeasuringAsk
 from farm.measuring import Wish, engine_asks
-from farm.objectives import METRICS
 from farm.service import Farm
-from farm.sweep_results import SweepResults, TrialResult
+from farm.sweeping.results import SweepResults, TrialResult
+from farm.sweeps.objectives import METRICS
 
 POLL_SECONDS = 0.2
 

@@ -10,12 +10,12 @@ from farm.builds import Build
 from farm.errors import BadInput
 from farm.index import Sweep
 from farm.remaking import answer_of
-from farm.searching import Runner, check_same
 from farm.service import Farm
-from farm.sweep_results import UNASKED, SweepResults, results
-from farm.sweep_spec import search_of, spec_of
-from farm.sweeping import Plan, Started, builds_of, plan, record_others, submit, trial_of, wait
-from farm.sweeps import SweptModel
+from farm.sweeping.planning import Plan, Started, builds_of, plan, record_others, submit, trial_of, wait
+from farm.sweeping.results import UNASKED, SweepResults, results
+from farm.sweeping.searching import Runner, check_same
+from farm.sweeps.grid import SweptModel
+from farm.sweeps.spec import search_of, spec_of
 
 Watcher = Callable[[Sequence[Build]], None]
 

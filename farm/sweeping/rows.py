@@ -8,8 +8,8 @@ from typing import Any
 
 from farm.compilation import FIELDS
 from farm.human import size_text, value_text
-from farm.sweep_results import INACTIVE, SweepResults, TrialResult
-from farm.sweeps import Dimension, fold
+from farm.sweeping.results import INACTIVE, SweepResults, TrialResult
+from farm.sweeps.grid import Dimension, fold
 
 ANY = "any"
 

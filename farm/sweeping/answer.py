@@ -15,13 +15,13 @@ import yaml
 
 from farm.asks import GivenProfile
 from farm.measurements import Measurement
-from farm.objectives import Constraint, Metric, Objective, constraints_from_json, objectives_from_json
-from farm.searching import candidates_of
-from farm.sweep_ranking import Candidate, Ranking, Sensitivity, advantage, rank, sensitivities
-from farm.sweep_results import INACTIVE, Place, SweepResults, TrialResult
-from farm.sweep_rows import ANY, Row, cell, rows_of, telling
-from farm.sweep_spec import spec_of
-from farm.sweeps import PROFILE, Dimension
+from farm.sweeping.results import INACTIVE, Place, SweepResults, TrialResult
+from farm.sweeping.rows import ANY, Row, cell, rows_of, telling
+from farm.sweeping.searching import candidates_of
+from farm.sweeps.grid import PROFILE, Dimension
+from farm.sweeps.objectives import Constraint, Metric, Objective, constraints_from_json, objectives_from_json
+from farm.sweeps.ranking import Candidate, Ranking, Sensitivity, advantage, rank, sensitivities
+from farm.sweeps.spec import spec_of
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from farm.asks import GivenProfile
 from farm.compilation import CompilationSettings
 from farm.errors import BadInput
-from farm.objectives import constraints_of, objectives_of
 from farm.profiles import parse_shapes
-from farm.searches import GRID, Search
-from farm.sweeps import MAX_TRIALS, Dimension, Profiles, SweepSpec, SweptModel, dimension
+from farm.sweeps.grid import MAX_TRIALS, Dimension, Profiles, SweepSpec, SweptModel, dimension
+from farm.sweeps.objectives import constraints_of, objectives_of
+from farm.sweeps.searches import GRID, Search
 from farm.yaml_file import Place, line_of, read_yaml
 
 __all__ = ["line_of", "read_sweep"]

@@ -16,8 +16,8 @@ from typing import Any
 from farm.asks import Ask, GivenProfile
 from farm.compilation import CompilationSettings, parse_value
 from farm.errors import BadInput
-from farm.objectives import Constraint, Objective
-from farm.searches import GRID, Search
+from farm.sweeps.objectives import Constraint, Objective
+from farm.sweeps.searches import GRID, Search
 
 PROFILE = "profile"
 """The dimension whose values are names of profiles rather than values of a setting."""

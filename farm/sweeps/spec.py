@@ -7,9 +7,9 @@ from typing import Any
 
 from farm.asks import GivenProfile
 from farm.errors import BadInput
-from farm.objectives import constraints_from_json, objectives_from_json
-from farm.searches import GRID, Search
-from farm.sweeps import Dimension, Profiles, SweepSpec, SweptModel
+from farm.sweeps.grid import Dimension, Profiles, SweepSpec, SweptModel
+from farm.sweeps.objectives import constraints_from_json, objectives_from_json
+from farm.sweeps.searches import GRID, Search
 
 ENDED = "ended"
 """Where a stored spec says why no more is tried; a search without it has not come to its end."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farm.errors import BadConfig
-from farm.sweeps import TILING, Dimension
+from farm.sweeps.grid import TILING, Dimension
 
 ASKS = 6
 """How often TPE is asked for a point before, all of them tried already, one nearby is taken."""

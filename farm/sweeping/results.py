@@ -11,9 +11,9 @@ from farm.builds import Build, BuildState, Engine
 from farm.index import Sweep, Trial, Wanted
 from farm.measurements import Measurement
 from farm.service import Farm, one_of
-from farm.sweep_spec import ENDED, search_of
-from farm.sweep_values import Values, baselines, chosen, values_of
-from farm.sweeps import PROFILE, Dimension
+from farm.sweeps.grid import PROFILE, Dimension
+from farm.sweeps.spec import ENDED, search_of
+from farm.sweeps.values import Values, baselines, chosen, values_of
 
 INVALID = "invalid"
 """A trial whose settings or target contradict themselves; nothing was asked for it."""

@@ -17,14 +17,14 @@ from markupsafe import Markup
 
 from farm.errors import Unavailable
 from farm.human import count_of, human_seconds, human_size, human_time, listed, short
-from farm.objectives import Metric
-from farm.report_charts import BUILD, SIZE, Axis, Bar, Dot, Lane, bars, cost_bar, lanes, scatter, swatch
-from farm.sweep_answer import PlaceAnswer, answers, asked, manifest
-from farm.sweep_ranking import Sensitivity
-from farm.sweep_results import SweepResults, TrialResult
-from farm.sweep_rows import Row, cell, label, rows_of, said, telling
-from farm.sweep_spec import search_of
-from farm.sweeps import Dimension
+from farm.sweeping.answer import PlaceAnswer, answers, asked, manifest
+from farm.sweeping.charts import BUILD, SIZE, Axis, Bar, Dot, Lane, bars, cost_bar, lanes, scatter, swatch
+from farm.sweeping.results import SweepResults, TrialResult
+from farm.sweeping.rows import Row, cell, label, rows_of, said, telling
+from farm.sweeps.grid import Dimension
+from farm.sweeps.objectives import Metric
+from farm.sweeps.ranking import Sensitivity
+from farm.sweeps.spec import search_of
 from farm.version import __version__
 
 LABEL = 52
