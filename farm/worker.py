@@ -44,6 +44,9 @@ log = get_logger(__name__)
 
 SHOW_SECONDS = FRESH_SECONDS / 4
 COMMIT_PAUSE_S = 0.5
+FULL_PAUSE_S = 5.0
+"""A worker whose disk is full after a failure takes nothing for so long: it fails in no time what others could make."""
+FULL_PERCENT = 99.0
 UNREAD = f"farm {__version__} cannot read what this build asks for"
 
 
@@ -102,6 +105,7 @@ class BuildWorker:
         self._hearts = Hearts(shop.index, shop.lease_seconds, shop.beat_seconds, shop.say_seconds, self._show)
         self._hurried = threading.Event()
         self._shown = 0.0
+        self._full_until = 0.0
         self._own = threading.local()
         self._folders: list[Path] = []
 
@@ -146,7 +150,7 @@ class BuildWorker:
 
     def lease(self, count: int) -> list[Lease]:
         """At most ``count`` of the best builds that this machine can make and has room for now."""
-        if not self.me.capabilities or self.hurried:
+        if not self.me.capabilities or self.hurried or time.monotonic() < self._full_until:
             return []
         room = self.shop.admission
         offer = Offer(
@@ -205,6 +209,8 @@ class BuildWorker:
             self._fail(lease, defect(error))
 
     def _fail(self, lease: Lease, failure: Failure) -> None:
+        if failure.kind is FailureKind.TRANSIENT and is_full(self.shop.scratch):
+            self._full_until = time.monotonic() + FULL_PAUSE_S
         self.shop.index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
 
     def _build(self, lease: Lease, heart: Heart, done: Callable[[], object]) -> None:
@@ -404,6 +410,14 @@ def sweep_scratch(scratch: Path) -> None:
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether hardly anything can be written there."""
+    try:
+        return psutil.disk_usage(str(folder)).percent >= FULL_PERCENT
+    except OSError:
+        return False
 
 
 def empty_folder(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """A folder of this machine in front of another store, so that a node fetches an engine once.
 
 The store behind is the truth: what is stored goes there first, and it alone says what is there. The folder holds
-copies of what was last used, up to so many bytes; a blob that was used longest ago goes first (its file's access time
+copies of what was last used, up to so many bytes, and never more than half of what its disk would have free without
+them: builds need room there too. A blob that was used longest ago goes first (its file's access time
 says when that was). A copy is verified when it is handed out, as every blob is; a bad one is fetched anew. Whatever is
 wrong with the folder costs time and is logged, and nothing else. Removing a copy takes it from nobody who reads it: an
 open file and a hard link keep their bytes.
@@ -15,7 +16,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -30,6 +31,8 @@ TRIES = 3
 STALLED_S = 30.0
 """Whoever has brought no byte for so long is not waited for."""
 EVICTING_S = 5.0
+BLOCK = 4096
+"""Bytes that a file takes on its disk are a multiple of this: a thousand small plans fill a small disk."""
 COMING = re.compile(r"\.([0-9a-f]{64})\.")
 """In the names of files that are being brought; a store puts more before and after it while it writes."""
 T = TypeVar("T")
@@ -60,7 +63,8 @@ class TieredStore:
     def _keep(self, blob: Blob, store: Callable[[], Blob]) -> None:
         if blob.size > self.max_bytes or self._front_size(blob.digest) is not None:
             return
-        self._make_room(blob.size)
+        if not self._make_room(blob.size):
+            return
         kept = self._front_does(store)
         if kept is not None and kept != blob:  # the file is another by now
             self._front_does(lambda: self._front.delete(kept.digest))
@@ -188,7 +192,8 @@ class TieredStore:
                     return True
                 if locked:
                     self._clear(digits)
-                self._make_room(blob.size)
+                if not self._make_room(blob.size):
+                    return False
                 self._bring_alone(blob)
         except OSError as error:
             log.warning("the folder before the store cannot be used", reason=str(error))
@@ -226,26 +231,43 @@ class TieredStore:
             path.unlink(missing_ok=True)
         return len(left)
 
-    def _make_room(self, size: int = 0) -> None:
-        """Remove what was used longest ago until there is room for so many bytes. Where somebody else is at it (and
-        perhaps stopped), it is left to them."""
-        if self._bytes() + size <= self.max_bytes:
-            return
+    def _make_room(self, size: int = 0) -> bool:
+        """Remove what was used longest ago until there is room for so many bytes; whether there is. Where somebody else
+        is at it (and perhaps stopped), it is left to them."""
+        blobs = [blob for _, blob in self._uses()]
+        if self._fits(blobs, size, self._room(blobs)):
+            return True
         with alone(self._locks / "evicting", lambda: None, EVICTING_S) as locked:
-            if locked:
-                self._front_does(lambda: self._evict(self.max_bytes - size))
+            return bool(self._front_does(lambda: self._evict(size))) if locked else True
 
-    def _bytes(self) -> int:
-        return sum(blob.size for _, blob in self._front_does(lambda: list(self._front.uses())) or ())
+    def _uses(self) -> list[tuple[float, Blob]]:
+        """Every copy, the one that was used longest ago first."""
+        return sorted(self._front_does(lambda: list(self._front.uses())) or (), key=lambda use: use[0])
 
-    def _evict(self, down_to: int) -> None:
-        uses = sorted(self._front.uses(), key=lambda use: use[0])
-        total = sum(blob.size for _, blob in uses)
-        for _, blob in uses:
-            if total <= down_to:
-                return
-            self._front.delete(blob.digest)
-            total -= blob.size
+    def _room(self, blobs: Iterable[Blob]) -> float:
+        """What copies may take of the disk."""
+        try:
+            found = os.statvfs(self._front.root)
+        except OSError:
+            return math.inf
+        return (found.f_bavail * found.f_frsize + sum(map(_taken, blobs))) / 2
+
+    def _fits(self, blobs: Sequence[Blob], size: int, room: float) -> bool:
+        """Whether so many bytes more would be within both bounds; none more, whether these are."""
+        more = [*blobs, Blob("", size)] if size else blobs
+        return sum(blob.size for blob in more) <= self.max_bytes and sum(map(_taken, more)) <= room
+
+    def _evict(self, size: int) -> bool:
+        left = [blob for _, blob in self._uses()]
+        room = self._room(left)
+        while left and not self._fits(left, size, room):
+            self._front.delete(left.pop(0).digest)
+        return self._fits(left, size, room)
+
+
+def _taken(blob: Blob) -> int:
+    """Bytes of the disk."""
+    return -(-blob.size // BLOCK) * BLOCK
 
 
 def _files(folder: Path) -> list[Path]:

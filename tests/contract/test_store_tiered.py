@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aged import aged_objects
@@ -397,6 +398,28 @@ class TestRoom:
         for thread in threads:
             thread.join(60)
         assert errors == []
+
+    def test_copies_leave_half_of_a_small_disk(
+        self, front: Path, back: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As chaos found it: ten thousand small plans filled a worker's disk, and every build failed there."""
+        store = TieredStore(front, back, 2**40)
+        others = [0]
+
+        def statvfs(_path: object) -> SimpleNamespace:
+            mine = sum(path.is_file() for path in (front / "sha256").rglob("*"))
+            return SimpleNamespace(f_bavail=40 - mine - others[0], f_frsize=4096)
+
+        monkeypatch.setattr(tiered_module.os, "statvfs", statvfs)
+        for number in range(60):
+            (tmp_path / "plan").write_bytes(b"plan %d" % number)
+            blob = store.put_file(tmp_path / "plan")
+        assert len(list(FolderStore(front).blobs())) == 20
+        others[0] = 36
+        assert store.fetch(blob.digest, tmp_path / "dest") and store.read(blob.digest)
+        (tmp_path / "plan").write_bytes(b"one more")
+        store.put_file(tmp_path / "plan")
+        assert len(list(FolderStore(front).blobs())) == 2
 
     def test_a_folder_without_room_at_all(self, front: Path, back: Counting, tmp_path: Path) -> None:
         store = TieredStore(front, back, 0)
