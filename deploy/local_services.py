@@ -221,7 +221,8 @@ def free_ports(wanted: dict[str, int]) -> dict[str, int]:
     """A port for each part of the S3 server: those of last time, or others where those are taken."""
     ports: dict[str, int] = {}
     for number, part in enumerate(S3_PARTS):
-        candidate = wanted.get(part, 28_333 + number)
+        # With what is added for gRPC, below the ports that Linux gives to whoever connects somewhere.
+        candidate = wanted.get(part, 18_333 + number)
         while candidate in ports.values() or not (free(candidate) and free(candidate + GRPC_OFFSET)):
             candidate += len(S3_PARTS)
         ports[part] = candidate
