@@ -230,6 +230,17 @@ class S3Store:
         return self._bucket.clock()
 
     def label(self) -> str | None:
+        """As two readings agree: it is no blob, so nothing tells whether it was damaged on the way, and a store that is
+        taken for another's is bound to the wrong database."""
+        found = self._read_label()
+        for _ in range(TRIES):
+            again = self._read_label()
+            if again == found:
+                return found
+            found = again
+        raise Unavailable(f"{self}: its label is another at each look", "check the way to it, and ask again")
+
+    def _read_label(self) -> str | None:
         key = self._prefix + LABEL
         head = self._bucket.head(key)
         if head is None:
