@@ -254,15 +254,24 @@ class TieredStore:
 
     def _fits(self, blobs: Sequence[Blob], size: int, room: float) -> bool:
         """Whether so many bytes more would be within both bounds; none more, whether these are."""
+        return self._too_many(blobs, size, room) == 0
+
+    def _too_many(self, blobs: Sequence[Blob], size: int, room: float) -> int:
+        """How many of ``blobs`` must go, from the first on, for that; one more than there are where none would help."""
         more = [*blobs, Blob("", size)] if size else blobs
-        return sum(blob.size for blob in more) <= self.max_bytes and sum(map(_taken, more)) <= room
+        held, taken = sum(blob.size for blob in more), sum(map(_taken, more))
+        for count, blob in enumerate(blobs):
+            if held <= self.max_bytes and taken <= room:
+                return count
+            held, taken = held - blob.size, taken - _taken(blob)
+        return len(blobs) if held <= self.max_bytes and taken <= room else len(blobs) + 1
 
     def _evict(self, size: int) -> bool:
-        left = [blob for _, blob in self._uses()]
-        room = self._room(left)
-        while left and not self._fits(left, size, room):
-            self._front.delete(left.pop(0).digest)
-        return self._fits(left, size, room)
+        blobs = [blob for _, blob in self._uses()]
+        count = self._too_many(blobs, size, self._room(blobs))
+        for blob in blobs[:count]:
+            self._front.delete(blob.digest)
+        return count <= len(blobs)
 
 
 def _taken(blob: Blob) -> int:
