@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from local_processes import GaveUp, Process, stop_all
 from local_services import (
     Database,
@@ -244,7 +245,7 @@ def prepared(state: Path, arguments: argparse.Namespace) -> Fleet:
         postgres=find_postgresql(arguments.postgres or last.get("postgres", "")),
         database=database_name(arguments.database, last.get("database", "")),
         broker=find_broker(arguments.broker or last.get("broker", "")),
-        ports=free_ports(last.get("ports", {})),
+        ports=free_ports(last.get("ports", {}), state),
         access_key=last.get("access_key") or secrets.token_hex(10),
         secret_key=last.get("secret_key") or secrets.token_hex(20),
     )
@@ -299,13 +300,24 @@ class Running:
         self.s3.start()
         self.fleet.s3.wait(self._look_after)
         os.environ.update(self.fleet.s3.environment)
-        ensure_bucket(BUCKET, self.fleet.s3.endpoint)
+        self._make_bucket()
         self._migrate()
         for process in (self.beat, *self.workers):
             process.start()
         self._wait_for_workers()
         say(f"up: {' and '.join(WORKERS)} build. Ctrl-C stops all of it. In another shell:")
         print('  eval "$(make -s fleet-env)" && farm build MODEL.onnx -t sm_86 && farm nodes', flush=True)
+
+    def _make_bucket(self) -> None:
+        try:
+            ensure_bucket(BUCKET, self.fleet.s3.endpoint)
+        except (BotoCoreError, ClientError) as error:
+            if self.s3.alive:
+                raise Trouble(f"the S3 server at {self.fleet.s3.endpoint} makes no bucket: {error}") from error
+            raise Trouble(
+                f"another S3 server took {self.fleet.s3.endpoint} at the same moment ({error}):\n"
+                "start again: 'make fleet' then looks for other ports"
+            ) from error
 
     def _migrate(self) -> None:
         done = self._farm("db", "upgrade")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -21,12 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zlib import crc32
 
 TIMEOUT_S = 5
 BROKER_KEYS = ("farm", "_kombu.", "unacked", "celery")
 """How the keys begin that farm's messages make in Redis (kombu names them)."""
 GRPC_OFFSET = 10_000
 """SeaweedFS listens on each port and, with gRPC, on the one this much above it."""
+PORTS = range(18_333, 22_763)
+"""Where its ports are: with what is added for gRPC, below those that Linux gives to whoever connects somewhere."""
 S3_PARTS = ("s3", "master", "volume", "filer", "admin")
 S3_READY_S = 60.0
 
@@ -217,14 +221,18 @@ def rabbitmqctl(*arguments: str) -> None:
 # -- S3 ------------------------------------------------------------------------------------------------------
 
 
-def free_ports(wanted: dict[str, int]) -> dict[str, int]:
-    """A port for each part of the S3 server: those of last time, or others where those are taken."""
+def free_ports(wanted: dict[str, int], folder: Path) -> dict[str, int]:
+    """A port for each part of the S3 server of ``folder``: those of last time, or others where those are taken.
+
+    Where the search begins depends on the folder: two fleets that start at one moment both find a port free, and the
+    second to take it would talk to the first one's server.
+    """
     ports: dict[str, int] = {}
+    begin = PORTS[0] + crc32(os.fsencode(folder)) % len(PORTS) // len(S3_PARTS) * len(S3_PARTS)
     for number, part in enumerate(S3_PARTS):
-        # With what is added for gRPC, below the ports that Linux gives to whoever connects somewhere.
-        candidate = wanted.get(part, 18_333 + number)
+        candidate = wanted.get(part, begin + number)
         while candidate in ports.values() or not (free(candidate) and free(candidate + GRPC_OFFSET)):
-            candidate += len(S3_PARTS)
+            candidate = candidate + len(S3_PARTS) if candidate + len(S3_PARTS) in PORTS else PORTS[number]
         ports[part] = candidate
     return ports
 

@@ -115,18 +115,28 @@ def test_what_does_not_run_is_said_with_how_to_start_it() -> None:
     assert "secret" not in str(no_database.value) and "--postgres" in str(no_database.value)
 
 
-def test_ports_are_kept_while_they_are_free() -> None:
+def test_ports_are_kept_while_they_are_free(tmp_path: Path) -> None:
     import socket
 
-    from local_services import free_ports
+    from local_services import PORTS, free_ports
 
-    ports = free_ports({})
+    ports = free_ports({}, tmp_path)
     assert len(set(ports.values())) == len(ports) == 5
-    assert free_ports(ports) == ports
+    assert free_ports(ports, tmp_path) == ports
     with socket.create_server(("127.0.0.1", ports["filer"])):
-        moved = free_ports(ports)
+        moved = free_ports(ports, tmp_path)
     assert moved["filer"] != ports["filer"] and moved["s3"] == ports["s3"]
     assert len(set(moved.values())) == 5
+    last = {"s3": PORTS[-5]}
+    with socket.create_server(("127.0.0.1", last["s3"])):
+        assert free_ports(last, tmp_path)["s3"] in PORTS[:50]
+
+
+def test_two_fleets_that_start_at_once_do_not_look_for_ports_at_one_place(tmp_path: Path) -> None:
+    from local_services import free_ports
+
+    begun = [frozenset(free_ports({}, tmp_path / f"fleet-{number}").values()) for number in range(20)]
+    assert len(frozenset.union(*begun)) > 5 * 15
 
 
 @pytest.fixture
@@ -188,7 +198,7 @@ def served(tmp_path: Path) -> Iterator[Any]:
     from local_processes import Process
     from local_services import S3Server, Trouble, free_ports
 
-    server = S3Server(tmp_path / "data", free_ports({}), "the-key", "the-secret")
+    server = S3Server(tmp_path / "data", free_ports({}, tmp_path), "the-key", "the-secret")
     server.folder.mkdir()
     try:
         command = server.command()
@@ -240,7 +250,7 @@ def test_compose_starts_an_s3_server_whose_inner_services_are_heard_here_alone(w
 
     variables = dict.fromkeys(("POSTGRES_PASSWORD", "REDIS_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"), "some-key")
     service = compose(variables)["services"]["s3"]
-    theirs = S3Server(tmp_path / "theirs", free_ports({}), "some-key", "some-key")
+    theirs = S3Server(tmp_path / "theirs", free_ports({}, tmp_path / "theirs"), "some-key", "some-key")
     theirs.folder.mkdir()
     command = [part.replace("/data", str(theirs.folder)) for part in service["command"] if "s3.port=" not in part]
     ports = [f"-{part}.port={port}" for part, port in theirs.ports.items() if part != "admin"]
