@@ -69,10 +69,12 @@ _encode_key = lru_cache(4096)(_encode_str)
 
 
 def _encode_mapping(value: Mapping[str, Any]) -> bytes:
-    for key in value:
-        if not isinstance(key, str):
-            raise TypeError(f"no canonical encoding for a mapping with a {type(key).__name__} key")
-    body = b"".join([_encode_key(key) + encode(value[key]) for key in sorted(value)])
+    if set(map(type, value)) - {str}:
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"no canonical encoding for a mapping with a {type(key).__name__} key")
+    items = [(key, value[key]) for key in sorted(value)]
+    body = b"".join([_encode_key(key) + _EXACT.get(type(item), _encode_kin)(item) for key, item in items])
     return b"m%d:%b" % (len(body), body)
 
 

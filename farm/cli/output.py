@@ -80,8 +80,9 @@ STYLES = {
 
 
 def emit(document: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(document, indent=2, default=str))
+    """One JSON document on stdout: indented for whoever looks at it, in one line for a program (as ``gh`` does), since
+    indenting ten thousand trials takes longer than to ask for them."""
+    print(json.dumps(document, indent=2 if sys.stdout.isatty() else None, default=str))
 
 
 def emit_line(document: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 
 from farm.errors import BadSettings
 from farm.settings.kinds import Value
@@ -24,6 +24,21 @@ _KEYED = (Role.ENGINE, Role.GRAPH, Role.FORM)
 _AUTOCAST = tuple(name for name in FIELDS if name.startswith("autocast_"))
 _DLA_SIZES = tuple(name for name in FIELDS if name.startswith("dla_"))
 _DENIABLE = ("enabled_precisions",)
+_RULING = (
+    "optimization_level",
+    "use_explicit_typing",
+    "enable_autocast",
+    "autocast_low_precision_type",
+    "enabled_precisions",
+    "enable_cross_compile_for_windows",
+    "immutable_weights",
+    "tiling_optimization_level",
+    "enable_resource_partitioning",
+    "engine_capability",
+    "device",
+)
+"""What the rules below look at: a sweep varies little of it."""
+_DEFAULTS: Values = {row.name: row.default for row in FIELDS.values()}
 _OFF_FOR_WINDOWS = ("use_python_runtime", "lazy_engine_init", "cache_built_engines", "reuse_cached_engines")
 
 
@@ -83,24 +98,43 @@ class _Draft:
         return Effective(self.key, self.recipe, self.told, *lists)
 
 
-Changes = dict[str, _Change]
+Changes = Mapping[str, _Change]
 
 
 def effective_values(values: Values, *, flavour: str, version: str, subgraph: bool = False) -> Effective:
     """The effective form of checked ``values`` for one toolchain; see ``farm.compilation.effective``."""
-    usual, usual_changes = _usual(flavour, version, subgraph)
-    draft, changes = usual.copy(), _changes(values)
+    draft, changes = _usual(flavour, version, subgraph).copy(), _changes(values)
+    unusual = _unusual(_ruling(values))
     for row, handling in _handlings(flavour, version):
-        change = changes.get(row.name)
-        if values[row.name] is not row.default or row.name in _DENIABLE or change != usual_changes.get(row.name):
-            draft.enter(row.name, _settled(row, values, change, handling, f"{flavour} {version}", subgraph))
+        if values[row.name] is not row.default or row.name in unusual:
+            draft.enter(
+                row.name, _settled(row, values, changes.get(row.name), handling, f"{flavour} {version}", subgraph)
+            )
     if not subgraph:
         _need_budget(draft)
     return draft.done()
 
 
+def _ruling(values: Values) -> tuple[Value, ...]:
+    return tuple([values[name] for name in _RULING])
+
+
 def _changes(values: Values) -> Changes:
+    return _ruled(_ruling(values))
+
+
+@lru_cache(maxsize=256)
+def _ruled(ruling: tuple[Value, ...]) -> Changes:
+    """What the rules come to. They are handed the fields of ``_RULING`` alone, so that none reads another unseen."""
+    values = dict(zip(_RULING, ruling, strict=True))
     return dict(_implied(values)) | dict(_vanished(values))
+
+
+@lru_cache(maxsize=256)
+def _unusual(ruling: tuple[Value, ...]) -> frozenset[str]:
+    """Fields that the rules do not leave as they do where all is at its default."""
+    mine, usual = _ruled(ruling), _changes(_DEFAULTS)
+    return frozenset({*_DENIABLE, *(name for name in {*mine, *usual} if mine.get(name) != usual.get(name))})
 
 
 @cache
@@ -110,14 +144,13 @@ def _handlings(flavour: str, version: str) -> tuple[tuple[Field, Handling], ...]
 
 
 @cache
-def _usual(flavour: str, version: str, subgraph: bool) -> tuple[_Draft, Changes]:
+def _usual(flavour: str, version: str, subgraph: bool) -> _Draft:
     """What all defaults come to, about which there is nothing to tell: a sweep asks ten thousand times for settings
     that hardly differ from them."""
-    values = {row.name: row.default for row in FIELDS.values()}
-    draft, changes = _Draft(), _changes(values)
+    draft, changes = _Draft(), _changes(_DEFAULTS)
     for row, handling in _handlings(flavour, version):
-        draft.enter(row.name, _settled(row, values, changes.get(row.name), handling, "", subgraph))
-    return draft.copy(), changes
+        draft.enter(row.name, _settled(row, _DEFAULTS, changes.get(row.name), handling, "", subgraph))
+    return draft.copy()
 
 
 def _settled(

@@ -175,7 +175,7 @@ def _same(planned: Iterable[Planned]) -> list[Planned]:
         number = item.configuration.number
         if item.identity is not None:
             known = first.setdefault(item.identity.recipe, number)
-            item = replace(item, same_as=None if known == number else known)
+            item = item if known == number else replace(item, same_as=known)
         marked.append(item)
     return marked
 
@@ -307,21 +307,27 @@ def trial_of(item: Planned, plan: Plan, answers: Mapping[int, Answer], unasked: 
     given = dict(configuration.settings)
     if PROFILE in configuration.varied:
         given[PROFILE] = configuration.varied[PROFILE]
-    trial = Trial(
+    asked, build, error = _how_asked(item, answers.get(item.same_as or configuration.number), unasked)
+    return Trial(
         number=configuration.number,
         model=configuration.model.path,
         target=item.identity.target if item.identity else configuration.target,
         settings=given,
         key=item.identity.key if item.identity else "",
         recipe=item.identity.recipe if item.identity else "",
+        asked=asked,
+        build=build,
+        error=error,
     )
+
+
+def _how_asked(item: Planned, answer: Answer | None, unasked: bool) -> tuple[str, str | None, str]:
+    """How a trial was asked for, which build that brought, and what is wrong with it."""
     if item.invalid:
-        return replace(trial, asked=INVALID, error=item.invalid)
-    answer = answers.get(item.same_as or configuration.number)
+        return INVALID, None, item.invalid
     if answer is None:
-        return replace(trial, asked="" if unasked else "hit")
-    asked = SAME if item.same_as else _ASKED.get(answer.outcome, str(answer.outcome))
-    return replace(trial, asked=asked, build=answer.build, error=answer.error)
+        return "" if unasked else "hit", None, ""
+    return SAME if item.same_as else _ASKED.get(answer.outcome, str(answer.outcome)), answer.build, answer.error
 
 
 _ASKED = {Outcome.QUEUED: "new"}

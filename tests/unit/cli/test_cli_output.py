@@ -128,6 +128,18 @@ def test_json_is_one_document_and_a_line_is_one_line(capsys: pytest.CaptureFixtu
     assert out.count("\n") == 1 and json.loads(out) == {"text": "two\nlines"}
 
 
+def test_json_is_indented_for_whoever_looks_at_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {"trials": [{"number": 1}]}
+    emit(document)
+    assert capsys.readouterr().out.count("\n") == 1
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    emit(document)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 7 and json.loads(out) == document
+
+
 def test_control_characters_of_a_name_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
     """A model's name is anybody's choice; it must neither break the table nor move the cursor."""
     table = Table([Column("model"), Column("target")])
