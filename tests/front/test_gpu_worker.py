@@ -24,12 +24,18 @@ def test_a_gpu_node_and_a_cpu_node_build_each_what_it_should() -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("pynvml")
     path = os.pathsep.join([str(SITE), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "PYTHONPATH": path, "PATH": f"{SITE}{os.pathsep}{os.environ['PATH']}"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PATH": f"{SITE}{os.pathsep}{os.environ['PATH']}",
+        "GPU_SITE_COUNT": "2",
+    }
     command = [sys.executable, ROOT / "tools" / "gpu_fleet_check.py"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
     told = json.loads(done.stdout)
     assert told["wrong"] == [] and done.returncode == 0, told
     assert told["seen"]["gpu-node"]["detail"]["gpu"]["multiprocessors"] == 58
+    assert sum(told["seen"]["several"]["builds"].values()) == 6
 
 
 def test_without_a_gpu_it_says_so() -> None:

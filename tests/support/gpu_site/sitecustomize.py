@@ -1,4 +1,4 @@
-"""On the PYTHONPATH: processes see an NVIDIA L4, through the real nvidia-ml-py over a stand-in of the driver."""
+"""On the PYTHONPATH: processes see NVIDIA L4s, through the real nvidia-ml-py over a stand-in of the driver."""
 
 import os
 import sys
@@ -11,4 +11,5 @@ from nvml_standin import StandIn
 from some_gpus import l4
 
 # Tests at once show GPUs of their own: a GPU is held by one worker on the whole machine.
-pynvml.nvmlLib = StandIn(l4(int(os.environ.get("GPU_SITE_NUMBER", "0"))))
+first, count = (int(os.environ.get(f"GPU_SITE_{name}", default)) for name, default in (("NUMBER", "0"), ("COUNT", "1")))
+pynvml.nvmlLib = StandIn(*map(l4, range(first, first + count)))

@@ -21,7 +21,8 @@ def h100(number: int = 0, **more: object) -> Gpu:
 
 def l4(number: int = 0) -> Gpu:
     """It has no MIG mode to ask for."""
-    return Gpu("NVIDIA L4", f"GPU-{number}aaaaaaa-1111-2222-3333-444444444444", (8, 9), 23 * GIB, cores=7424)
+    uuid, bus = f"GPU-{number}aaaaaaa-1111-2222-3333-444444444444", f"00000000:0{number + 1}:00.0"
+    return Gpu("NVIDIA L4", uuid, (8, 9), 23 * GIB, cores=7424, bus=bus)
 
 
 def mig_part(number: int, name: str = "NVIDIA A100-SXM4-40GB MIG 1g.5gb") -> Gpu:
