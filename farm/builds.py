@@ -52,12 +52,15 @@ class FailureKind(StrEnum):
     ``transient``: may pass by itself (out of disk, killed by somebody); tried again with back-off.
     ``node``: this machine cannot (no driver, too little memory); tried elsewhere.
     ``lost``: the worker vanished and its lease ran out.
+    ``upload``: the file that was stored for it cannot be loaded safely. Another file of the same program may (names
+    are in no key), so this is not remembered: it would turn away those who have the right one.
     """
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"
     NODE = "node"
     LOST = "lost"
+    UPLOAD = "upload"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ MAX_ATTEMPTS: Mapping[FailureKind, int] = {
     FailureKind.NODE: 6,
     # Workers die for reasons of their own as well; a build that took so many along is set aside as poison.
     FailureKind.LOST: 5,
+    FailureKind.UPLOAD: 1,
 }
 FIRST_BACKOFF_S = 2.0
 FIRST_LOST_BACKOFF_S = 1.0

@@ -21,7 +21,7 @@ from pathlib import Path
 from farm.builders import AttemptFailed, Builder, Cancelled, Form, Limits, Watch
 from farm.builds import Failure, FailureKind
 from farm.canonical import to_json
-from farm.errors import CorruptBlob
+from farm.errors import BadProgram, CorruptBlob
 from farm.index import Index, StoredForm
 from farm.logging import get_logger
 from farm.manifests import statement
@@ -166,10 +166,7 @@ class Forms:
 
     def _export(self, program: Path, digest: str, exporter: str, home: Path, watch: Watch) -> None:
         with self._whole(home) as folder:
-            safe = program
-            if program.suffix == ".pt2":
-                safe = folder / "safe.pt2"
-                sanitise_pt2(program, safe)
+            safe = made_safe(program, folder)
             form = self._builder.export(safe, folder, self._limits, watch, {})
             if safe is not program:
                 safe.unlink()
@@ -206,11 +203,20 @@ class Forms:
 
 def safe_program(program: Path, folder: Path, inputs: Sequence[int]) -> Form:
     """The program itself as a form, made safe to load in ``folder``; its inputs are named by their positions."""
-    safe = program
-    if program.suffix == ".pt2":
-        safe = folder / "safe.pt2"
+    return Form(made_safe(program, folder), None, tuple(map(str, inputs)), (), "")
+
+
+def made_safe(program: Path, folder: Path) -> Path:
+    """What of a ``.pt2`` can be loaded safely, as a new file in ``folder``; an ONNX model as it is. ``AttemptFailed``
+    where that is not enough of it, which says something of this file and nothing of its recipe."""
+    if program.suffix != ".pt2":
+        return program
+    safe = folder / "safe.pt2"
+    try:
         sanitise_pt2(program, safe)
-    return Form(safe, None, tuple(map(str, inputs)), (), "")
+    except BadProgram as error:
+        raise AttemptFailed(Failure(FailureKind.UPLOAD, error.message, error.hint)) from error
+    return safe
 
 
 def said_of(form: StoredForm) -> bytes:

@@ -122,7 +122,7 @@ class AskingContract:
         index.cancel(forced.build.id)
         assert claim(index).outcome is Claimed.NEW
 
-    @pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.NODE])
+    @pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.NODE, FailureKind.UPLOAD])
     def test_other_failures_are_not_remembered(self, index: Index, kind: FailureKind) -> None:
         queued(index)
         index.fail(lease(index), failure(kind), None)

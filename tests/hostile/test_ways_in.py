@@ -14,10 +14,6 @@ from farm.errors import BadProgram
 from farm.programs.sanitise import sanitise_pt2
 
 EVERY = [(stage, name) for stage, table in ways.WAYS.items() for name in table]
-LEFT_BEHIND = {"sample_inputs_are_a_pickle", "a_second_program_is_loaded_too", "compiled_library_is_loaded"} | {
-    "guard_is_code"
-}
-"""What is no part of the program proper is left out; everything else is a reason to refuse the file."""
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def test_torch_executes_the_file(torch_child: Any, case: Case, stage: str, name:
 def test_nothing_of_it_is_left(torch_child: Any, case: Case, stage: str, name: str) -> None:
     safe = case.folder / "safe.pt2"
     file = ways.WAYS[stage][name](case)
-    if name in LEFT_BEHIND:
+    if name in ways.LEFT_BEHIND:
         sanitise_pt2(file, safe)
         assert attempt(torch_child, case, safe, stage)["loaded"]
     else:

@@ -52,6 +52,10 @@ AT_EXPORT: dict[str, Forge] = {}
 AT_RUN: dict[str, Forge] = {}
 DORMANT: dict[str, Forge] = {}
 WAYS = {"load": AT_LOAD, "export": AT_EXPORT, "run": AT_RUN, "dormant": DORMANT}
+LEFT_BEHIND = frozenset(
+    {"sample_inputs_are_a_pickle", "a_second_program_is_loaded_too", "compiled_library_is_loaded", "guard_is_code"}
+)
+"""What is no part of the program proper is left out; everything else is a reason to refuse the file."""
 
 
 def way(stage: str) -> Callable[[Forge], Forge]:
