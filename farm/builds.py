@@ -48,19 +48,17 @@ _AFTER: Mapping[BuildState, frozenset[BuildState]] = {
 class FailureKind(StrEnum):
     """Why an attempt failed, which decides what happens next (DESIGN, Builders).
 
-    ``permanent``: this program with these settings can never build; remembered until ``farm retry``.
+    ``permanent``: this program with these settings can never build; remembered until ``farm retry``. Of this file of
+    the program: another with the same recipe, in which names or spellings differ, may do.
     ``transient``: may pass by itself (out of disk, killed by somebody); tried again with back-off.
     ``node``: this machine cannot (no driver, too little memory); tried elsewhere.
     ``lost``: the worker vanished and its lease ran out.
-    ``upload``: the file that was stored for it cannot be loaded safely. Another file of the same program may (names
-    are in no key), so this is not remembered: it would turn away those who have the right one.
     """
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"
     NODE = "node"
     LOST = "lost"
-    UPLOAD = "upload"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ MAX_ATTEMPTS: Mapping[FailureKind, int] = {
     FailureKind.NODE: 6,
     # Workers die for reasons of their own as well; a build that took so many along is set aside as poison.
     FailureKind.LOST: 5,
-    FailureKind.UPLOAD: 1,
 }
 FIRST_BACKOFF_S = 2.0
 FIRST_LOST_BACKOFF_S = 1.0
@@ -106,6 +103,17 @@ def is_remembered(kind: FailureKind) -> bool:
     """Whether a build that ended so answers later requests of its recipe, until it is retried: it can never build, or
     it took down every worker that tried."""
     return kind in (FailureKind.PERMANENT, FailureKind.LOST)
+
+
+def answers_for(build: Build, request: BuildRequest) -> bool:
+    """Whether the remembered failure of ``build`` answers ``request``, which has its recipe.
+
+    One that is permanent says something of the file that was tried. Keys cover what a program computes, and neither
+    names nor spellings; yet a file may be refused, or a converter give up, for one of those, and a hostile one may
+    feign any honest program. What takes down workers is kept from them, whichever file it comes in.
+    """
+    permanent = build.failure is not None and build.failure.kind is FailureKind.PERMANENT
+    return not permanent or build.request.program == request.program
 
 
 @dataclass(frozen=True)

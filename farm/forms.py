@@ -21,7 +21,7 @@ from pathlib import Path
 from farm.builders import AttemptFailed, Builder, Cancelled, Form, Limits, Watch
 from farm.builds import Failure, FailureKind
 from farm.canonical import to_json
-from farm.errors import BadProgram, CorruptBlob
+from farm.errors import CorruptBlob
 from farm.index import Index, StoredForm
 from farm.logging import get_logger
 from farm.manifests import statement
@@ -207,15 +207,11 @@ def safe_program(program: Path, folder: Path, inputs: Sequence[int]) -> Form:
 
 
 def made_safe(program: Path, folder: Path) -> Path:
-    """What of a ``.pt2`` can be loaded safely, as a new file in ``folder``; an ONNX model as it is. ``AttemptFailed``
-    where that is not enough of it, which says something of this file and nothing of its recipe."""
+    """What of a ``.pt2`` can be loaded safely, as a new file in ``folder``; an ONNX model as it is. ``BadProgram``."""
     if program.suffix != ".pt2":
         return program
     safe = folder / "safe.pt2"
-    try:
-        sanitise_pt2(program, safe)
-    except BadProgram as error:
-        raise AttemptFailed(Failure(FailureKind.UPLOAD, error.message, error.hint)) from error
+    sanitise_pt2(program, safe)
     return safe
 
 

@@ -336,8 +336,9 @@ class Index(Protocol):
     ) -> list[Claim]:
         """Queue a build for each request, or join the active one of its recipe, and add ``waiter`` to it.
 
-        Requests of one call that share a recipe share the build. ``force`` ignores an existing engine and a
-        remembered failure (an active build is joined all the same). ``reads``: namespaces whose engines and active
+        Requests of one call that share a recipe share the build. A remembered failure answers where ``answers_for``
+        says so, else it is forgotten. ``force`` ignores an existing engine and any such failure (an active build is
+        joined all the same). ``reads``: namespaces whose engines and active
         builds answer a request as its own namespace's do; a build of theirs that is joined keeps its priority, and
         ``force`` leaves them out. 10,000 requests in a few statements. ``NotAllowed`` for a namespace that whoever has
         the index may not write.

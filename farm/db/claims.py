@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from farm.builds import Build, BuildRequest, BuildState
+from farm.builds import Build, BuildRequest, BuildState, answers_for
 from farm.db import statements
 from farm.db.builds import BuildRows
 from farm.db.models import builds, engines, waiters
@@ -84,23 +84,29 @@ class Claiming:
         self._find_active(wanted, mine)
         self._join_elsewhere(elsewhere)
         if not self._force and not self._db.sqlite:
-            self._withdraw_known(mine)
+            self._withdraw_known(mine, wanted)
 
     # -- what is known already ---------------------------------------------------------------------------------
 
-    def _answer_known(self, wishes: Iterable[Wish]) -> list[Wish]:
-        """Settle what has an engine or is known to fail; returns those."""
-        before = set(self._claims)
-        for namespace, which in self._groups(wishes):
+    def _answer_known(self, wanted: Mapping[Wish, BuildRequest]) -> list[Wish]:
+        """Settle what has an engine or is known to fail; returns those. A failure of another file of the same program
+        is forgotten, as this one is tried now: there is one remembered failure of a recipe at most."""
+        before, stale = set(self._claims), set[Wish]()
+        for namespace, which in self._groups(wanted):
             for other in (*self._others(namespace), namespace):  # its own last, since that is preferred
                 for row in self._run(_made_already, {**which, "the_namespace": other}):
                     self._claims[namespace, row.recipe] = Claim(Claimed.DONE, engine=engine_from(row))
             failed = [row.id for row in self._run(_known_to_fail, which)]
             for build in self._rows._fetch(self._connection, failed):
-                self._claims.setdefault((namespace, build.request.recipe), Claim(Claimed.FAILED, build))
+                wish = (namespace, build.request.recipe)
+                if answers_for(build, wanted[wish]):
+                    self._claims.setdefault(wish, Claim(Claimed.FAILED, build))
+                elif wish not in self._claims:
+                    stale.add(wish)
+        self._forget_failures(stale)
         return [wish for wish in self._claims if wish not in before]
 
-    def _withdraw_known(self, mine: Mapping[str, Wish]) -> None:
+    def _withdraw_known(self, mine: Mapping[str, Wish], wanted: Mapping[Wish, BuildRequest]) -> None:
         """Take back what ended between the look and the insert: one build per recipe, whoever asks when.
 
         An earlier build of the recipe has committed its end before ours could be inserted, so a statement that
@@ -108,7 +114,7 @@ class Claiming:
         """
         queued = [mine[build] for build in mine if self._is_new(mine[build])]
         held = {wish: self._claims.pop(wish) for wish in queued}
-        known = set(self._answer_known(queued))
+        known = set(self._answer_known({wish: wanted[wish] for wish in queued}))
         self._claims = held | self._claims
         gone = [build for build, wish in mine.items() if wish in known]
         if gone:

@@ -114,6 +114,24 @@ class AskingContract:
         assert again.id != build.id and again.state is BuildState.QUEUED
         assert claim(index).outcome is Claimed.JOINED
 
+    def test_a_permanent_failure_is_of_the_file_that_was_tried(self, index: Index) -> None:
+        """Another file with the same recipe may do; one that does not takes the first one's place."""
+        first, other = request(), request(program=digest("another file"))
+        claim(index, first)
+        index.fail(lease(index), failure(), None)
+        assert claim(index, other).outcome is Claimed.NEW
+        assert claim(index, first).outcome is Claimed.JOINED
+        index.fail(lease(index), failure(message="nor this one"), None)
+        found = claim(index, other)
+        assert found.outcome is Claimed.FAILED and found.build and found.build.failure
+        assert found.build.failure.message == "nor this one"
+        assert claim(index, first).outcome is Claimed.NEW
+
+    def test_what_takes_down_workers_is_kept_from_them_in_any_file(self, index: Index) -> None:
+        queued(index)
+        index.fail(lease(index), failure(FailureKind.LOST), None)
+        assert claim(index, request(program=digest("another file"))).outcome is Claimed.FAILED
+
     def test_force_forgets_a_failure(self, index: Index) -> None:
         queued(index)
         index.fail(lease(index), failure(), None)
@@ -122,7 +140,7 @@ class AskingContract:
         index.cancel(forced.build.id)
         assert claim(index).outcome is Claimed.NEW
 
-    @pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.NODE, FailureKind.UPLOAD])
+    @pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.NODE])
     def test_other_failures_are_not_remembered(self, index: Index, kind: FailureKind) -> None:
         queued(index)
         index.fail(lease(index), failure(kind), None)
