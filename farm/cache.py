@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from farm.asks import Identity
     from farm.builds import Lease
     from farm.index import Index
-    from farm.lockline import LockEntry
+    from farm.prebuilds.lock import LockEntry
     from farm.store import BlobStore
     from farm.trust import Policy, Signer
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from farm.leaving import Leaving, Pin, Pinned
     from farm.measurements import MeasuringAsk
     from farm.measuring import Asked
-    from farm.pulls import Pulled
+    from farm.pulling.pulls import Pulled
     from farm.store import BlobStore
     from farm.trust import Policy
 
@@ -473,8 +473,8 @@ class Farm:
     ) -> list[Pulled]:
         """Place what a lock file names in ``folder``: of the models ``names`` (all by default), for ``targets`` (all by
         default). ``Missing`` when that is nothing, or is gone."""
-        from farm.prebuild_lock import read_lock
-        from farm.pulls import JOBS, Pulling
+        from farm.prebuilds.lock_file import read_lock
+        from farm.pulling.pulls import JOBS, Pulling
 
         wanted = [self.identifier.target(text) for text in targets]
         pulling = Pulling(self.store, self.cache.refuses_line if self.cache.trust else lambda line: "")

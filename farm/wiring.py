@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from farm.identify import Identifier
     from farm.index import Index, Worker
     from farm.migrating import Moved
-    from farm.pulls import Pulling
+    from farm.pulling.pulls import Pulling
     from farm.reconcile import Tally
     from farm.refits import Refits
     from farm.service import Dispatch
@@ -165,7 +165,7 @@ def _open_s3(config: Config) -> BlobStore:
 def open_pulling(config: Config) -> Iterator[Pulling]:
     """What fetches a lock file's engines: the configured store alone; and, where signatures are asked for, the index,
     since they lie there."""
-    from farm.pulls import Pulling
+    from farm.pulling.pulls import Pulling
 
     store, policy = open_store(config), open_trust(config)
     if policy is None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from farm.collection import Rules
     from farm.config import Config
     from farm.leaving import Pin, Pinned
-    from farm.lockline import LockEntry
+    from farm.prebuilds.lock import LockEntry
 
 SHOWN = 50
 
@@ -249,7 +249,7 @@ def pin(
 
 
 def _read_lock(path: Path) -> tuple[LockEntry, ...]:
-    from farm.lockline import parse_lock
+    from farm.prebuilds.lock import parse_lock
 
     try:
         return parse_lock(path.read_text("utf-8"))

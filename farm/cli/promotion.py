@@ -57,7 +57,7 @@ def promote(
     if by and not vouch:
         raise BadInput("--by says who vouches", "give it with --vouch")
     if lock is not None:
-        from farm.prebuild_lock import read_lock
+        from farm.prebuilds.lock_file import read_lock
 
         names = [*names, *opt.distinct([line.engine for line in read_lock(lock)])]
     if not names:

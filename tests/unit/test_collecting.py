@@ -26,8 +26,8 @@ from farm.db.models import engines as engine_rows
 from farm.errors import BadInput, Missing, NoSuchThing, NotAllowed, Unavailable
 from farm.index import Sweep
 from farm.leaving import Leaving
-from farm.lockline import LockEntry
 from farm.pinning import by_lock, by_prefix, pin, pinned_of, unpin
+from farm.prebuilds.lock import LockEntry
 from farm.remaking import remake
 from farm.store import BlobStore
 from farm.timing import Lesson, TimingCaches

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from farm.errors import BadProgram, BuildFailed, Unavailable
-from farm.prebuild import Model
+from farm.prebuilds.entries import Model
 
 SCRIPT_SECONDS = 1800.0
 """What a script may take where nothing else limits it."""
@@ -97,7 +97,7 @@ class ModelSources:
         command = [
             sys.executable,
             "-m",
-            "farm.export_script",
+            "farm.prebuilding.script_child",
             str(Path(file).resolve()),
             function,
             str(home),
