@@ -23,7 +23,7 @@ from farm.service import Farm
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from farm.builders import Builder, Limits, Merger
+    from farm.builders import Exporter, Limits, Merger
     from farm.collecting import Collected
     from farm.collection import Rules
     from farm.crew import Crew
@@ -378,14 +378,13 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
     signer = open_signer(config)
     # Its engines become part of artefacts that this worker signs: they must be vouched for themselves.
     shelf = FarmShelf(config, index, store, config.namespace, open_trust(config), signer)
-    torch_tensorrt = TorchTensorRTBuilder(fitting.environment, shelf=shelf)
-    builder = Builders(TensorRTBuilder(fitting.environment), torch_tensorrt)
+    tensorrt = TensorRTBuilder(fitting.environment)
     return BuildWorker(
         Workshop(
             index=index,
             cache=EngineCache(index, store, config.realm, Ledger(index), signer=signer),
-            forms=Forms(index, store, config.scratch, builder, limits, signer, open_trust(config), config.realm),
-            builder=builder,
+            forms=Forms(index, store, config.scratch, tensorrt, limits, signer, open_trust(config), config.realm),
+            builder=Builders(tensorrt, TorchTensorRTBuilder(fitting.environment, shelf=shelf)),
             identifier=open_identifier(config),
             serves=queues(fitting.serves, config.realm.is_trusted),
             namespaces=config.realm.serves,
@@ -400,7 +399,7 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
             admission=fitting.admission,
             timings=open_timings(config, store, fitting),
             release=fitting.release,
-            bench=open_bench(config, index, store, fitting, builder, limits),
+            bench=open_bench(config, index, store, fitting, tensorrt, limits),
         )
     )
 
@@ -429,7 +428,7 @@ def open_refits(config: Config, index: Index, store: BlobStore) -> Refits:
 
 
 def open_bench(
-    config: Config, index: Index, store: BlobStore, fitting: Fitting, builder: Builder, limits: Limits
+    config: Config, index: Index, store: BlobStore, fitting: Fitting, exporter: Exporter, limits: Limits
 ) -> Bench | None:
     """What a worker with that fitting measures with; nothing where it has no torch."""
     if not fitting.measures:
@@ -444,7 +443,7 @@ def open_bench(
     return Bench(
         index=index,
         cache=EngineCache(index, store, config.realm, trust=trust),
-        forms=Forms(index, store, config.scratch, builder, limits, None, trust, config.realm),
+        forms=Forms(index, store, config.scratch, exporter, limits, None, trust, config.realm),
         measurer=TorchMeasurer(environment_for(fitting.gauged)),
         places=fitting.measures,
         scratch=config.scratch,

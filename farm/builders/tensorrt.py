@@ -37,9 +37,9 @@ FELL = "it ended TensorRT's process"
 
 @dataclass(frozen=True)
 class TensorRTBuilder:
-    """Implements ``Builder``. ``environment`` is what children see beside a path and a home: on a GPU machine
-    ``LD_LIBRARY_PATH`` and ``CUDA_VISIBLE_DEVICES``, say. A child that gave no sign of life for ``stall_seconds``
-    is taken to hang (0: never)."""
+    """Implements ``Builder`` and ``Exporter``. ``environment`` is what children see beside a path and a home: on a GPU
+    machine ``LD_LIBRARY_PATH`` and ``CUDA_VISIBLE_DEVICES``, say. A child that gave no sign of life for
+    ``stall_seconds`` is taken to hang (0: never)."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     stall_seconds: float = STALL_SECONDS

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from farm.builders import AttemptFailed, Form, Job, Limits, Product, Watch
+from farm.builders import AttemptFailed, Builder, Job, Product, Watch
 from farm.builders.counter import Counter, Shelf
 from farm.builders.failures import explain
 from farm.builders.outcome import Outcome
@@ -37,15 +37,12 @@ RTX = "rtx"
 
 @dataclass(frozen=True)
 class TorchTensorRTBuilder:
-    """Implements ``Builder`` but for ``export``: Torch-TensorRT takes the program itself. ``environment`` as for the
+    """Implements ``Builder``, and no ``Exporter``: Torch-TensorRT takes the program itself. ``environment`` as for the
     ``tensorrt`` builder; ``shelf`` has the engines of subgraphs that programs have in common."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     stall_seconds: float = STALL_SECONDS
     shelf: Shelf | None = None
-
-    def export(self, program: Path, folder: Path, limits: Limits, watch: Watch, names: Mapping[str, Any]) -> Form:
-        raise NotImplementedError("Torch-TensorRT takes programs as they are")
 
     def build(self, job: Job, watch: Watch) -> Product:
         """Build ``job``, whose form is the sanitised program; raises ``AttemptFailed`` or ``Cancelled``."""
@@ -215,14 +212,9 @@ def _write(
 class Builders:
     """Each toolchain's builder, as one ``Builder``."""
 
-    tensorrt: Any
-    torch_tensorrt: TorchTensorRTBuilder
-
-    def export(self, program: Path, folder: Path, limits: Limits, watch: Watch, names: Mapping[str, Any]) -> Form:
-        form: Form = self.tensorrt.export(program, folder, limits, watch, names)
-        return form
+    tensorrt: Builder
+    torch_tensorrt: Builder
 
     def build(self, job: Job, watch: Watch) -> Product:
         chosen = self.torch_tensorrt if job.toolchain.flavour == TORCH_TENSORRT else self.tensorrt
-        product: Product = chosen.build(job, watch)
-        return product
+        return chosen.build(job, watch)
