@@ -13,7 +13,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from farm.builds import Engine
 from farm.errors import CorruptBlob, Missing, NotAllowed, Unavailable, Untrusted
@@ -74,7 +74,7 @@ class EngineCache:
     ) -> None:
         self.index = index
         self.store = store
-        self.ends = ends or index
+        self.ends = ends or cast("Ends", index)  # whoever commits has a ``Making``
         self.realm = realm or Realm()
         self.namespaces = self.realm.reads
         self.trust = trust

@@ -25,7 +25,8 @@ from farm.config import Config
 from farm.container import Header, header_for, pack
 from farm.errors import CorruptBlob, Missing, Untrusted
 from farm.heart import Heart, Hearts
-from farm.index import Claimed, Found, Index, Offer
+from farm.index import Claimed, Found
+from farm.making import Making, Offer
 from farm.namespaces import CLIENT, client_namespace, is_name
 from farm.recorder import Recorder
 from farm.store import BlobStore
@@ -89,7 +90,7 @@ class FarmShelf:
     def __init__(
         self,
         config: Config,
-        index: Index,
+        index: Making,
         store: BlobStore,
         own: str,
         trust: Policy | None = None,

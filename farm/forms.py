@@ -22,8 +22,8 @@ from farm.builders import AttemptFailed, Cancelled, Exporter, Form, Limits, Watc
 from farm.builds import Failure, FailureKind
 from farm.canonical import to_json
 from farm.errors import BadProgram, CorruptBlob
-from farm.index import Index, StoredForm
 from farm.logging import get_logger
+from farm.making import Making, StoredForm
 from farm.manifests import statement
 from farm.namespaces import UNTRUSTED, Realm, queue
 from farm.programs.sanitise import sanitise_pt2
@@ -44,7 +44,7 @@ class Forms:
 
     def __init__(
         self,
-        index: Index,
+        index: Making,
         store: BlobStore,
         folder: Path,
         exporter: Exporter,

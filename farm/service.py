@@ -30,6 +30,7 @@ from farm.errors import (
 )
 from farm.index import Claimed, Found, StoredProgram, Wanted
 from farm.lookout import Lookout
+from farm.making import for_making
 from farm.namespaces import queue
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
 from farm.recorder import Recorder
@@ -108,7 +109,8 @@ class Farm:
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self.waiters = {self.waiter}
         """The names under which this process waits: its own, and those of the sweeps that it runs."""
-        self._repair = Repair(index, dispatch.wake, gone_workers, calm=CALM_SECONDS if config.fleet else 0.0)
+        calm = CALM_SECONDS if config.fleet else 0.0
+        self._repair = Repair(for_making(index), dispatch.wake, gone_workers, calm=calm)
         self._submissions = 0
         self._stored: dict[Path, tuple[str, float]] = {}
         self._outlined: dict[Path, str] = {}

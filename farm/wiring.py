@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from farm.gpus import Gpu
     from farm.identify import Identifier
     from farm.index import Index, Worker
+    from farm.making import Making
     from farm.migrating import Moved
     from farm.pulling.pulls import Pulling
     from farm.reconcile import Tally
@@ -103,7 +104,7 @@ def beside_database(config: Config) -> None:
         )
 
 
-def open_index(config: Config, realm: Realm | None = None) -> Index:
+def open_index(config: Config, realm: Realm | None = None) -> Making:
     """The index, for what this machine's place among the namespaces allows, or that of ``realm``."""
     from farm.db.index import SqlIndex
 
@@ -242,14 +243,14 @@ def open_shelf(config: Config) -> FarmShelf:
     return FarmShelf(config, index, store, own, open_trust(config), open_signer(config))
 
 
-def open_dispatch(config: Config, index: Index, store: BlobStore) -> Dispatch:
+def open_dispatch(config: Config, index: Making, store: BlobStore) -> Dispatch:
     """How this process's builds reach workers: by itself, or over the broker."""
     if config.embedded:
         return LazyDispatch(lambda: _embedded(config, index, store))
     return LazyBroker(config.broker_url)
 
 
-def _embedded(config: Config, index: Index, store: BlobStore) -> Dispatch:
+def _embedded(config: Config, index: Making, store: BlobStore) -> Dispatch:
     from farm.dispatch import EmbeddedDispatch
 
     return EmbeddedDispatch(lambda: open_crew(config, index, store), lambda: index.reap(gone_workers(index)))
@@ -302,7 +303,7 @@ class LazyBroker:
             self._real.stop()
 
 
-def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None = None) -> tuple[Station, list[str]]:
+def open_station(config: Config, index: Making, store: BlobStore, gpu: int | None = None) -> tuple[Station, list[str]]:
     """What ``farm worker`` runs: hands, and the Celery worker that wakes them; and what its user should be told."""
     from farm.builders.discover import probe
     from farm.collecting import Routine
@@ -321,7 +322,7 @@ def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None
     return Station(broker, crew, repair.now, collection.tick), [*notes, *fitting.notes]
 
 
-def open_crew(config: Config, index: Index, store: BlobStore) -> Crew:
+def open_crew(config: Config, index: Making, store: BlobStore) -> Crew:
     """Hands for an embedded farm."""
     from farm.crew import Crew
 
@@ -364,7 +365,7 @@ def installed_toolchains() -> tuple[Toolchain, ...]:
     return installed_toolchains()
 
 
-def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting) -> BuildWorker:
+def open_worker(config: Config, index: Making, store: BlobStore, fitting: Fitting) -> BuildWorker:
     """A worker of this machine, serving the queues that its fitting allows."""
     from farm.builders import Limits
     from farm.builders.tensorrt import TensorRTBuilder
@@ -404,7 +405,7 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
     )
 
 
-def open_refits(config: Config, index: Index, store: BlobStore) -> Refits:
+def open_refits(config: Config, index: Making, store: BlobStore) -> Refits:
     """Puts other weights into engines, on this machine's first GPU."""
     from farm.builders import Limits
     from farm.builders.refitting import TensorRTRefitter
@@ -428,7 +429,7 @@ def open_refits(config: Config, index: Index, store: BlobStore) -> Refits:
 
 
 def open_bench(
-    config: Config, index: Index, store: BlobStore, fitting: Fitting, exporter: Exporter, limits: Limits
+    config: Config, index: Making, store: BlobStore, fitting: Fitting, exporter: Exporter, limits: Limits
 ) -> Bench | None:
     """What a worker with that fitting measures with; nothing where it has no torch."""
     if not fitting.measures:

@@ -27,9 +27,10 @@ from farm.gauge import Bench, Gauge
 from farm.heart import Heart, Hearts
 from farm.hosts.processes import vantage
 from farm.identify import Identifier
-from farm.index import FRESH_SECONDS, NO_LIMIT, Index, Offer, Worker
+from farm.index import FRESH_SECONDS, Worker
 from farm.keys import Keyed
 from farm.logging import get_logger
+from farm.making import NO_LIMIT, Making, Offer
 from farm.mishaps import defect, failure_of, failure_of_machine
 from farm.placement import expected_peak
 from farm.scratch import Scratch
@@ -53,7 +54,7 @@ class Workshop:
     whom (``namespaces.admits``; empty: for everybody), ``slots`` how many at once; ``detail`` is what else the machine
     says of itself. ``say_seconds``: how often progress is written down."""
 
-    index: Index
+    index: Making
     cache: EngineCache
     forms: Forms
     builder: Builder

@@ -23,7 +23,8 @@ from farm.collection import Kind
 from farm.config import Config
 from farm.errors import NotAllowed
 from farm.forms import EXPORTER_NAME, SCHEMA
-from farm.index import Adoption, KeyParts, Offer, StoredForm
+from farm.index import Adoption, KeyParts
+from farm.making import Offer, StoredForm
 from farm.manifests import blob_of, body, whole
 from farm.promoting import promote
 from farm.remaking import answer_of

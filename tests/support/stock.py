@@ -11,7 +11,8 @@ from typing import Any
 
 from farm.builds import BuildRequest, Engine, Failure, FailureKind, Lease
 from farm.config import Config, load
-from farm.index import KeyParts, StoredForm, StoredProgram, Sweep, Trial
+from farm.index import KeyParts, StoredProgram, Sweep, Trial
+from farm.making import StoredForm
 from farm.portability import Serves
 from farm.store import BlobStore
 from farm.upkeep import Upkeep
