@@ -73,7 +73,7 @@ def with_weights(farm: Farm, item: Item) -> Item:
     if len(theirs) != len(mine):
         theirs = mine
     names = dict(zip(theirs, mine, strict=True))
-    line = replace(item.line, program=farm.keep_program(item.identity), weights=names)
+    line = replace(item.line, program=farm.store_program(item.identity), weights=names)
     state = State.LOCKED if line == item.locked else item.state
     return replace(item, line=line, state=state)
 
