@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import uuid
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from farm.blobs.faults import bad_source
+from farm.blobs.names import name_of
 
 BUFFER = 4 * 2**20
 
@@ -66,6 +68,17 @@ def open_regular(path: Path) -> Iterator[int | None]:
         yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     finally:
         os.close(descriptor)
+
+
+def is_blob(digest: str, path: Path) -> bool:
+    """Whether a file holds the blob. Reads all of it."""
+    with open_regular(path) as descriptor:
+        if descriptor is None:
+            return False
+        hasher = hashlib.sha256()
+        for chunk in descriptor_chunks(descriptor):
+            hasher.update(chunk)
+    return name_of(hasher) == digest
 
 
 @contextlib.contextmanager

@@ -17,13 +17,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from farm.blobs.faults import fault
 from farm.blobs.files import (
     beside,
     descriptor_chunks,
     entries,
+    is_blob,
     open_regular,
     open_source,
     source_chunks,
@@ -31,10 +32,12 @@ from farm.blobs.files import (
     write_all,
 )
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
-from farm.blobs.resuming import Coming, bring_on, is_blob, resumed
 from farm.blobs.temporary import NO_LINK, Temporaries, try_lock
 from farm.errors import BadInput, Unavailable
 from farm.store import LABEL, Blob, Stray
+
+if TYPE_CHECKING:
+    from farm.blobs.resuming import Coming
 
 TWO = re.compile(r"[0-9a-f]{2}")
 
@@ -143,6 +146,8 @@ class FolderStore:
         return self._fetch_copy(digest, dest)
 
     def resume(self, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+        from farm.blobs.resuming import bring_on, resumed  # only pulls resume, and every command has a store
+
         def get() -> bool:
             with self._opened(digest) as source:
                 if source is None:

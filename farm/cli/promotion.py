@@ -64,7 +64,7 @@ def promote(
         raise BadInput("nothing to promote is named", "give keys, recipes, digests or builds, or --lock farm.lock")
     from farm.cli.asking import exit_code, wait_for
     from farm.promoting import promote as do
-    from farm.wiring import open_signer
+    from farm.wiring.backends import open_signer
 
     config = configured()
     who = (by or config.tenant) if vouch else ""

@@ -33,7 +33,7 @@ def refit(
     The engine must have been built with immutable_weights=false. What is stored stays as it is.
     """
     from farm.making import for_making
-    from farm.wiring import open_refits
+    from farm.wiring.workers import open_refits
 
     with opened() as farm:
         engine = _engine(farm, key)

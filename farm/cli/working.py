@@ -50,7 +50,8 @@ def work(config: Config, until_idle: bool, gpu: int | None = None) -> dict[str, 
     """Build until a signal comes, or until nothing is left to do; what was done, as a document."""
     from farm.collecting import Routine
     from farm.making import for_making
-    from farm.wiring import collect_when_due, open_station
+    from farm.wiring import open_station
+    from farm.wiring.upkeep import collect_when_due
 
     began = time.monotonic()
     signals = Signals()

@@ -33,7 +33,7 @@ from farm.timing import Lesson, TimingCaches
 from farm.timing_history import Author, Device, Scope
 from farm.trust import load_signer
 from farm.upkeep import Holder
-from farm.wiring import open_timing, open_upkeep
+from farm.wiring.backends import open_timing, open_upkeep
 from tests.namespaces.conftest import MODEL, Opener, ask
 
 EVIL = b"what an untrusted client would have trusted readers load"

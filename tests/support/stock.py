@@ -16,7 +16,7 @@ from farm.making import StoredForm
 from farm.portability import Serves
 from farm.store import BlobStore
 from farm.upkeep import Upkeep
-from farm.wiring import open_store, open_upkeep
+from farm.wiring.backends import open_store, open_upkeep
 from tests.contract.index_things import TTL, digest, offer, request
 
 

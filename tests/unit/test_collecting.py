@@ -33,8 +33,9 @@ from farm.store import BlobStore
 from farm.timing import Lesson, TimingCaches
 from farm.timing_history import Author
 from farm.upkeep import Holder
-from farm.wiring import collect as collect_configured
-from farm.wiring import collect_when_due, open_upkeep
+from farm.wiring.backends import open_upkeep
+from farm.wiring.upkeep import collect as collect_configured
+from farm.wiring.upkeep import collect_when_due
 from tests.support.stock import Place, open_place, put, stock, stock_engines, stock_form, stock_program, stock_request
 from tests.support.timing_model import SCOPE
 

@@ -20,7 +20,7 @@ from farm.prebuilds.manifest import read_manifest
 from farm.pulling.choice import Choice
 from farm.pulling.pulls import Pulling
 from farm.service import Farm
-from farm.wiring import open_identifier, open_index, open_store
+from farm.wiring.backends import open_identifier, open_index, open_store
 from tests.support.noop import NoopBuilder
 from tests.support.noop_worker import open_noop_crew
 
