@@ -96,16 +96,16 @@ def pull_locked(
 ) -> list[dict[str, Any]]:
     """Fetch what a lock file names: of the models ``names`` (all, when there are none), for ``targets``."""
     from farm.config import load
-    from farm.hosts.gpu import local_gpu
     from farm.prebuilds.lock_file import read_lock
     from farm.wiring import open_pulling
+    from farm.wiring.backends import gpu_here
 
     path = lock or Path("farm.lock")
     if lock is None and not path.exists():
         raise BadInput("nothing to pull is named", "give keys or models, or a lock file with --lock")
     _check_layout(layout)
     lines = read_lock(path)
-    wanted = [parse_target(text, local_gpu) for text in targets]
+    wanted = [parse_target(text, gpu_here) for text in targets]
     with open_pulling(load()) as pulling:
         found = pulling.pull(pulling.choose(path, lines, names, wanted, portable), folder, layout, jobs)
     for item in found:
@@ -196,10 +196,10 @@ def wanted(farm: Farm, keys: Sequence[str], targets: Sequence[str], asks: Sequen
 
 
 def _by_key(farm: Farm, prefix: str, targets: Sequence[str]) -> Wish:
-    from farm.hosts.gpu import local_gpu
     from farm.pulling.choice import is_place
+    from farm.wiring.backends import gpu_here
 
-    places = [parse_target(text, local_gpu) for text in targets]
+    places = [parse_target(text, gpu_here) for text in targets]
 
     def is_meant(told: Mapping[str, Any]) -> bool:
         words, toolchain = (str(told.get(name, "")) for name in ("target", "toolchain"))

@@ -146,15 +146,17 @@ def open_identifier(config: Config) -> Identifier:
         default_targets=config.targets,
         default_toolchain=config.toolchain,
         installed=installed_toolchains,
-        local_gpu=_local_gpu,
+        local_gpu=gpu_here,
         memory=WeightsMemory(config.scratch / "weights"),
     )
 
 
-def _local_gpu() -> Gpu | None:
+def gpu_here() -> Gpu | None:
+    """The first GPU that this process may use, or ``None``."""
+    from farm.config import surroundings
     from farm.hosts.gpu import local_gpu
 
-    return local_gpu()
+    return local_gpu(surroundings())
 
 
 def installed_toolchains() -> tuple[Toolchain, ...]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from farm.cache import EngineCache
+from farm.config import surroundings
 from farm.namespaces import queues
 from farm.wiring.backends import (
     installed_toolchains,
@@ -46,7 +47,7 @@ def open_crew(config: Config, index: Making, store: BlobStore) -> Crew:
 def fit_machine(config: Config, toolchains: Sequence[Toolchain], gpu: int | None = None) -> Fitting:
     from farm.fitting import fit
 
-    return fit(config, toolchains, gpu)
+    return fit(config, toolchains, surroundings(), gpu)
 
 
 def poll(config: Config) -> float:
@@ -111,7 +112,7 @@ def open_bench(
         index=index,
         cache=EngineCache(index, store, config.realm, trust=trust),
         forms=Forms(index, store, config.scratch, exporter, limits, None, trust, config.realm),
-        measurer=TorchMeasurer(environment_for(fitting.gauged)),
+        measurer=TorchMeasurer(environment_for(fitting.gauged, surroundings())),
         places=fitting.measures,
         scratch=config.scratch,
         node=config.host,
@@ -135,8 +136,8 @@ def open_refits(config: Config, index: Making, store: BlobStore) -> Refits:
     from farm.hosts.probe import environment_for, probe
     from farm.refits import Refits
 
-    gpus, trust = probe().gpus, open_trust(config)
-    environment = environment_for(gpus[0] if gpus else None)
+    gpus, trust = probe(surroundings()).gpus, open_trust(config)
+    environment = environment_for(gpus[0] if gpus else None, surroundings())
     limits = Limits(seconds=config.build_timeout, memory=config.build_memory)
     builder = TensorRTBuilder(environment)
     return Refits(
@@ -173,8 +174,8 @@ def timed_here() -> tuple[list[tuple[Toolchain, dict[str, Any]]], dict[str, str]
     see to use it."""
     from farm.hosts.probe import environment_for, probe
 
-    gpus = probe().gpus
+    gpus = probe(surroundings()).gpus
     if not gpus:
         return [], {}
     timed = [(toolchain, asdict(gpus[0])) for toolchain in installed_toolchains() if toolchain.device_bound]
-    return timed, environment_for(gpus[0])
+    return timed, environment_for(gpus[0], surroundings())
