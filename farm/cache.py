@@ -173,6 +173,15 @@ class EngineCache:
             ended.set()
             holder.join()
 
+    def forget(self, found: Sequence[Found | Miss]) -> None:
+        """Forget engines whose bytes are gone, or whose rows are wrong (of those that row alone), now that they are to
+        be built again."""
+        for miss in found:
+            if isinstance(miss, Miss) and miss.lost is not None:
+                reason = "blob missing" if miss.why == BLOB_LOST else "row altered"
+                place = None if miss.why == BLOB_LOST else miss.lost.namespace
+                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, reason, place)
+
     def distrusts(self, engine: Engine) -> str:
         """Why an engine that was just made is not handed out, in words; empty when it is."""
         return alteration(engine) or (self.trust.refuses(engine) if self.trust is not None else "")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from farm.answers import awaits, claimed_answer, ended_answer, first_answer, hit_answer, missing_unless_exact
 from farm.asks import Answer, Outcome
-from farm.builds import BuildRequest, BuildState
-from farm.cache import BLOB_LOST, HOLD_SECONDS, EngineCache, Miss
+from farm.builds import BuildState
+from farm.cache import HOLD_SECONDS, EngineCache, Miss
 from farm.errors import (
     BadInput,
     BuildFailed,
@@ -38,7 +38,7 @@ from farm.usage import tally, tally_joined, tally_served, tally_spent
 
 if TYPE_CHECKING:
     from farm.asks import Ask, Identity
-    from farm.builds import Build, Engine
+    from farm.builds import Build, BuildRequest, Engine
     from farm.config import Config
     from farm.explain import Comparison
     from farm.explaining import Explanation
@@ -213,7 +213,7 @@ class Farm:
         with self.recorder.adding() as more:
             tally(more, answers, reasons, force and build)
         if build:
-            self._forget_lost(found)
+            self.cache.forget(found)
         missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
         self._record_missed(missed)
         if not build:
@@ -230,14 +230,6 @@ class Farm:
         with self.recorder.adding() as more:
             tally_joined(more, answers)
         return answers
-
-    def _forget_lost(self, found: Sequence[Found | Miss]) -> None:
-        """Forget engines whose bytes are gone, or whose rows are wrong, now that they are to be built again."""
-        for miss in found:
-            if isinstance(miss, Miss) and miss.lost is not None:
-                reason = "blob missing" if miss.why == BLOB_LOST else "row altered"
-                place = None if miss.why == BLOB_LOST else miss.lost.namespace
-                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, reason, place)
 
     def _stays(self, miss: Miss) -> bool:
         """Whether there is an engine that stays and cannot be had: it must be built though it is there."""
@@ -272,34 +264,24 @@ class Farm:
         past = self.index.past({(item.capability, item.graph) for item in identities})
         flow = f"{self.waiter}:{self._submissions}"
         return [
-            replace(
-                self._request(item),
-                flow=flow,
-                expected=expected_seconds(past.of_graph, past.of_capability, item.capability, item.graph),
-            )
+            self._request(item, flow, expected_seconds(past.of_graph, past.of_capability, item.capability, item.graph))
             for item in identities
         ]
 
-    def _request(self, identity: Identity) -> BuildRequest:
+    def _request(self, identity: Identity, flow: str, expected: float) -> BuildRequest:
+        from farm.requests import request_for
+
         weights = identity.weight_bytes
-        return BuildRequest(
-            key=identity.key,
-            recipe=identity.recipe,
+        return request_for(
+            identity,
             program=self.stock.keep(identity),
-            program_format=identity.format,
-            model=identity.model,
-            target=identity.target,
-            toolchain=identity.toolchain,
-            told=identity.told,
-            profiles=identity.profiles,
-            parts=identity.parts,
-            settings=identity.given,
-            custom_ops=identity.custom_ops,
-            weights=identity.weights,
             capability=queue(identity.capability, self.config.realm.is_trusted),
-            priority=identity.priority,
             namespace=self.config.namespace,
             tenant=self.config.tenant,
+            custom_ops=identity.custom_ops,
+            priority=identity.priority,
+            flow=flow,
+            expected=expected,
             memory=memory_needed(weights, identity.given),
             gpu_memory=gpu_memory_needed(exact_toolchain(identity.toolchain), weights, identity.told),
         )
