@@ -19,7 +19,7 @@ from typing import Any
 
 from farm.builders import AttemptFailed, Builder, Job, Product, Watch
 from farm.builders.counter import Counter, Shelf
-from farm.builders.failures import explain
+from farm.builders.failures import explain, not_started
 from farm.builders.outcome import Outcome
 from farm.builders.plan import HEADER_SIZE, mismatch, read_header
 from farm.builders.sandbox import STALL_SECONDS, NotStarted, Task, run_child
@@ -67,13 +67,7 @@ class TorchTensorRTBuilder:
             with counter.open():
                 return run_child(task, job.limits, watch)
         except NotStarted as error:
-            raise AttemptFailed(
-                Failure(
-                    FailureKind.TRANSIENT,
-                    f"no process could be started: {error}",
-                    "look at the machine's room on disk, and its limits on processes, memory and open files",
-                )
-            ) from error
+            raise AttemptFailed(not_started(error)) from error
 
 
 def child_job(job: Job) -> dict[str, Any]:
