@@ -70,15 +70,20 @@ def open_regular(path: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
+def hashed(descriptor: int) -> hashlib._Hash:
+    """The hash of a whole open file."""
+    hasher = hashlib.sha256()
+    for chunk in descriptor_chunks(descriptor):
+        hasher.update(chunk)
+    return hasher
+
+
 def is_blob(digest: str, path: Path) -> bool:
     """Whether a file holds the blob. Reads all of it."""
     with open_regular(path) as descriptor:
         if descriptor is None:
             return False
-        hasher = hashlib.sha256()
-        for chunk in descriptor_chunks(descriptor):
-            hasher.update(chunk)
-    return name_of(hasher) == digest
+        return name_of(hashed(descriptor)) == digest
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from farm.blobs.files import (
     beside,
     descriptor_chunks,
     entries,
+    hashed,
     is_blob,
     open_regular,
     open_source,
@@ -77,9 +78,7 @@ class FolderStore:
             if source is None or os.fstat(source).st_uid != os.geteuid():
                 return None
             try_lock(source)
-            hasher = hashlib.sha256()
-            for chunk in descriptor_chunks(source):
-                hasher.update(chunk)
+            hasher = hashed(source)
             os.fchmod(source, 0o444)
             os.fsync(source)
             blob = Blob(name_of(hasher), os.fstat(source).st_size)
@@ -191,9 +190,7 @@ class FolderStore:
             with open_regular(temporary) as source:
                 if source is None:
                     return False
-                hasher = hashlib.sha256()
-                for chunk in descriptor_chunks(source):
-                    hasher.update(chunk)
+                hasher = hashed(source)
             self._hand_out(digest, hasher, temporary, dest)
         return True
 
