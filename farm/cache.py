@@ -13,7 +13,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from farm.builds import Engine
 from farm.errors import CorruptBlob, Missing, NotAllowed, Unavailable, Untrusted
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from farm.asks import Identity
     from farm.builds import Lease
     from farm.index import Index
-    from farm.lockline import LockEntry
+    from farm.prebuilds.lock import LockEntry
     from farm.store import BlobStore
     from farm.trust import Policy, Signer
 
@@ -74,7 +74,7 @@ class EngineCache:
     ) -> None:
         self.index = index
         self.store = store
-        self.ends = ends or index
+        self.ends = ends or cast("Ends", index)  # whoever commits has a ``Making``
         self.realm = realm or Realm()
         self.namespaces = self.realm.reads
         self.trust = trust
@@ -172,6 +172,15 @@ class EngineCache:
         finally:
             ended.set()
             holder.join()
+
+    def forget(self, found: Sequence[Found | Miss]) -> None:
+        """Forget engines whose bytes are gone, or whose rows are wrong (of those that row alone), now that they are to
+        be built again."""
+        for miss in found:
+            if isinstance(miss, Miss) and miss.lost is not None:
+                reason = "blob missing" if miss.why == BLOB_LOST else "row altered"
+                place = None if miss.why == BLOB_LOST else miss.lost.namespace
+                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, reason, place)
 
     def distrusts(self, engine: Engine) -> str:
         """Why an engine that was just made is not handed out, in words; empty when it is."""

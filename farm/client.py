@@ -11,7 +11,6 @@ from farm.asks import Identity
 from farm.builds import Build
 from farm.config import Config
 from farm.identify import Identifier
-from farm.index import Index
 from farm.remote.index import RemoteIndex
 from farm.remote.link import Link
 from farm.remote.store import RemoteStore
@@ -44,7 +43,7 @@ class RemoteFarm(Farm):
         store = RemoteStore(link, self.session, min(config.patience_seconds, TRANSFER_PATIENCE_SECONDS))
         super().__init__(
             _placed(config, self.session),
-            cast(Index, self._remote),
+            self._remote,
             cast(BlobStore, store),
             NoDispatch(),
             identifier,

@@ -135,9 +135,14 @@ class Config:
         return self.concurrency or len(os.sched_getaffinity(0))
 
 
+def surroundings() -> Mapping[str, str]:
+    """The environment itself, for what heeds variables that are not farm's (CUDA's) or hands them to children."""
+    return os.environ
+
+
 def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
     """Read the configuration; ``BadConfig`` names the variable or the file's key that is wrong."""
-    env = os.environ if environ is None else environ
+    env = surroundings() if environ is None else environ
     home = Path(env.get("FARM_HOME") or Path.home() / ".farm").expanduser()
     raw: dict[str, tuple[str, Any]] = {}
     for folder in (home, cwd or Path.cwd()):
@@ -282,6 +287,6 @@ class Pipeline:
 
 def pipeline(environ: Mapping[str, str] | None = None) -> Pipeline:
     """The CI system that this process runs in, if it is one that is known."""
-    env = os.environ if environ is None else environ
+    env = surroundings() if environ is None else environ
     summary = env.get("GITHUB_STEP_SUMMARY")
     return Pipeline(env.get("GITHUB_ACTIONS") == "true", Path(summary) if summary else None)

@@ -92,10 +92,11 @@ def _machine() -> list[Finding]:
 
 
 def _gpu() -> Finding:
+    from farm.config import surroundings
     from farm.hosts.gpu import gpu_of
     from farm.hosts.probe import probe
 
-    host = probe()
+    host = probe(surroundings())
     if not host.gpus:
         return Finding(
             "gpu",

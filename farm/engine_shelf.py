@@ -20,14 +20,16 @@ from typing import Any, Protocol
 
 from farm.asks import Identity
 from farm.builds import BuildRequest, Lease
-from farm.cache import BLOB_LOST, EngineCache, Miss, key_parts
+from farm.cache import EngineCache, Miss, key_parts
 from farm.config import Config
 from farm.container import Header, header_for, pack
 from farm.errors import CorruptBlob, Missing, Untrusted
 from farm.heart import Heart, Hearts
-from farm.index import Claimed, Found, Index, Offer
+from farm.index import Claimed, Found
+from farm.making import Making, Offer
 from farm.namespaces import CLIENT, client_namespace, is_name
 from farm.recorder import Recorder
+from farm.requests import request_for
 from farm.store import BlobStore
 from farm.trust import Policy, Signer
 from farm.usage import tally_hit, tally_miss, tally_served
@@ -89,7 +91,7 @@ class FarmShelf:
     def __init__(
         self,
         config: Config,
-        index: Index,
+        index: Making,
         store: BlobStore,
         own: str,
         trust: Policy | None = None,
@@ -114,19 +116,11 @@ class FarmShelf:
         bytes are gone is forgotten, so that it is built again."""
         (found,) = self._cache.lookup([asked.identity])
         if isinstance(found, Miss):
-            if found.lost is not None:
-                self._forget(found)
+            self._cache.forget([found])
             with self._recorder.adding() as more:
                 tally_miss(more, asked.identity.key, found.reason)
             return None
         return self._fetch(asked, found) if _serves(asked, found) else None
-
-    def _forget(self, miss: Miss) -> None:
-        """As whoever builds does (``Farm.submit``): of what was altered that row alone."""
-        assert miss.lost is not None
-        gone = miss.why == BLOB_LOST
-        reason, place = ("blob missing", None) if gone else ("row altered", miss.lost.namespace)
-        self._index.drop_engine(miss.lost.recipe, miss.lost.digest, reason, place)
 
     def _fetch(self, asked: Asked, found: Found) -> Fetched | None:
         engine = found.engine
@@ -168,21 +162,10 @@ class FarmShelf:
 
     def _request(self, asked: Asked) -> BuildRequest:
         """A build that no worker's queue offers: those who ask for this very recipe serve it among themselves."""
-        identity = asked.identity
-        return BuildRequest(
-            key=identity.key,
-            recipe=identity.recipe,
+        return request_for(
+            asked.identity,
             program="",
-            program_format=identity.format,
-            model=identity.model,
-            target=identity.target,
-            toolchain=identity.toolchain,
-            told=identity.told,
-            profiles=identity.profiles,
-            parts=identity.parts,
-            settings=identity.given,
-            weights=identity.weights,
-            capability=f"client/{identity.recipe}",
+            capability=f"client/{asked.identity.recipe}",
             namespace=self._own,
             tenant=self._config.tenant,
         )

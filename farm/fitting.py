@@ -46,13 +46,14 @@ class Fitting:
     claim: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
 
 
-def fit(config: Config, toolchains: Sequence[Toolchain], gpu: int | None = None) -> Fitting:
-    """The fitting of a worker on this machine, on GPU number ``gpu`` (as ``nvidia-smi`` counts) where that is given.
+def fit(config: Config, toolchains: Sequence[Toolchain], environ: Mapping[str, str], gpu: int | None = None) -> Fitting:
+    """The fitting of a worker on this machine, on GPU number ``gpu`` (as ``nvidia-smi`` counts) where that is given,
+    of those that ``environ`` leaves.
 
     Without a number, a machine's only GPU is used if an installed toolchain needs one and nobody else has it.
     ``BadInput`` when the numbered GPU is not there; ``Unavailable`` when another worker has it.
     """
-    host = probe(gpu, config.scratch)
+    host = probe(environ, gpu, config.scratch)
     needs_gpu = any(toolchain.device_bound for toolchain in toolchains)
     notes: list[str] = []
     release: Callable[[], None] = lambda: None  # noqa: E731 - replaced below where there is something to release
@@ -67,7 +68,7 @@ def fit(config: Config, toolchains: Sequence[Toolchain], gpu: int | None = None)
     return Fitting(
         serves=serves,
         slots=1 if timed else config.concurrency or host.cores,
-        environment=environment_for(device),
+        environment=environment_for(device, environ),
         admission=_admission(host, device),
         detail=_detail(host, device),
         notes=tuple(notes),

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from farm.builders import AttemptFailed, Builder, Cancelled, Form, Limits, Watch
+from farm.builders import AttemptFailed, Cancelled, Exporter, Form, Limits, Watch
 from farm.builds import Failure, FailureKind
 from farm.canonical import to_json
 from farm.errors import CorruptBlob
-from farm.index import Index, StoredForm
 from farm.logging import get_logger
+from farm.making import Making, StoredForm
 from farm.manifests import statement
 from farm.namespaces import UNTRUSTED, Realm, queue
 from farm.programs.sanitise import sanitise_pt2
@@ -44,10 +44,10 @@ class Forms:
 
     def __init__(
         self,
-        index: Index,
+        index: Making,
         store: BlobStore,
         folder: Path,
-        builder: Builder,
+        exporter: Exporter,
         limits: Limits,
         signer: Signer | None = None,
         trust: Policy | None = None,
@@ -58,7 +58,7 @@ class Forms:
         namespaces (``realm``) take the trusted ones' forms and keep their own apart: those take none of theirs."""
         self._realm = realm or Realm()
         self._signer, self._trust = signer, trust
-        self._index, self._store, self._builder, self._limits = index, store, builder, limits
+        self._index, self._store, self._exporter, self._limits = index, store, exporter, limits
         self._folder = folder / "forms"
         self._seen: dict[Path, tuple[tuple[str, int, int], ...]] = {}
         self._read: dict[Path, tuple[tuple[int, ...], tuple[Form, list[str]]]] = {}
@@ -167,7 +167,7 @@ class Forms:
     def _export(self, program: Path, digest: str, exporter: str, home: Path, watch: Watch) -> None:
         with self._whole(home) as folder:
             safe = made_safe(program, folder)
-            form = self._builder.export(safe, folder, self._limits, watch, {})
+            form = self._exporter.export(safe, folder, self._limits, watch, {})
             if safe is not program:
                 safe.unlink()
             self._upload(folder, form, digest, exporter)

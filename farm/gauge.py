@@ -24,8 +24,8 @@ from farm.devices import Device
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
 from farm.forms import Forms
 from farm.hosts.nvml import GpuDevice
-from farm.index import Index
 from farm.logging import get_logger
+from farm.making import Making
 from farm.measurements import Measurement, MeasuringAsk, MeasuringLease, Runner, comparable
 from farm.measuring import Wish, engine_asks
 from farm.placement import TORCH
@@ -49,7 +49,7 @@ class Bench:
     ``claim`` holds it meanwhile (``Unavailable`` while another process has it); ``cpu`` names its processors.
     ``detail``: what the machine says of itself. ``after_builds``: ``config.MEASURES``."""
 
-    index: Index
+    index: Making
     cache: EngineCache
     forms: Forms
     measurer: Measurer

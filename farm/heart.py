@@ -12,8 +12,8 @@ from typing import Any
 from farm.builders import Cancelled, Watch
 from farm.builds import Lease
 from farm.errors import LeaseLost, Unavailable
-from farm.index import Beat, Index, Sign
 from farm.logging import get_logger
+from farm.making import Beat, Making, Sign
 
 log = get_logger(__name__)
 
@@ -27,7 +27,7 @@ class Heart:
     build is no longer wanted, or its worker hands it back, ``cancelled`` turns true and the builder kills its child.
     """
 
-    def __init__(self, index: Index, lease: Lease, ttl: float, stopping: threading.Event) -> None:
+    def __init__(self, index: Making, lease: Lease, ttl: float, stopping: threading.Event) -> None:
         self.lease = lease
         self.unwanted = False
         self.lost = False
@@ -122,7 +122,7 @@ class Hearts:
 
     def __init__(
         self,
-        index: Index,
+        index: Making,
         ttl: float,
         look: float,
         every: float,

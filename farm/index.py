@@ -1,5 +1,8 @@
 """What the index is: the truth about engines, builds, programs and sweeps, in SQL. One file per backend.
 
+This is what everybody asks of it, clients of a server too. ``making``, ``upkeep`` and ``leaving`` add to it what only
+those ask who stand beside the database.
+
 Rules that every backend keeps:
 
 * Each method is one transaction. What it returned has been committed.
@@ -19,10 +22,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 # The records below are read from HTTP by their types, which must be there when they are.
-from farm.builds import Build, BuildRequest, BuildState, Engine, Failure, Lease
+from farm.builds import Build, BuildRequest, BuildState, Engine
 
 if TYPE_CHECKING:
-    from farm.measurements import Awaiting, Measurement, MeasuringAsk, MeasuringLease
+    from farm.measurements import Awaiting, Measurement, MeasuringAsk
     from farm.placement import Seat
     from farm.usage import Place, Usage
 
@@ -56,8 +59,6 @@ class WantedPortable:
     version: str
     portable: bool = False
 
-
-NO_LIMIT = 2**62
 
 FRESH_SECONDS = 30.0
 """A worker that was not heard of for so long is not counted upon."""
@@ -98,19 +99,6 @@ class StoredProgram:
     graph: str
     weights: str
     created: float = 0.0
-
-
-@dataclass(frozen=True)
-class StoredForm:
-    """The ONNX form of ``program`` as ``exporter`` makes it: the digests of graph, external data and side table; their
-    ``size`` together, 0 where a farm wrote it that did not add it up."""
-
-    program: str
-    exporter: str
-    graph: str
-    data: str | None
-    detail: Mapping[str, Any] = field(default_factory=dict)
-    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -199,43 +187,6 @@ class Worker:
     seen: float = 0.0
     fresh: bool = True
     """Whether it was heard of lately (``FRESH_SECONDS``), by the database's clock."""
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a worker has to give as it asks for work: queues that it serves, and bytes of memory. ``memory`` is what
-    builds may take there when nothing else runs, ``free`` what they may take now; ``gpu_memory`` and ``gpu_free`` are
-    the same of its GPU, which others may use as well."""
-
-    worker: str
-    node: str
-    capabilities: tuple[str, ...]
-    memory: int = NO_LIMIT
-    free: int = NO_LIMIT
-    gpu_memory: int = NO_LIMIT
-    gpu_free: int = NO_LIMIT
-    namespaces: tuple[str, ...] = ()
-    """For whom it builds (``namespaces.admits``); empty: for everybody."""
-
-
-@dataclass(frozen=True)
-class Beat:
-    """One lease's heartbeat: how far its build is, and what it has logged since the last."""
-
-    lease: Lease
-    phase: str = ""
-    progress: float | None = None
-    log: str = ""
-
-
-class Sign(StrEnum):
-    """What the holder of a lease hears when it beats."""
-
-    HELD = "held"
-    UNWANTED = "unwanted"
-    """Nobody wants the build any more; it is still the holder's to end."""
-    LOST = "lost"
-    """Another may have it; nothing of it may be written any more."""
 
 
 @dataclass(frozen=True)
@@ -383,69 +334,8 @@ class Index(Protocol):
         """The log's text beyond position ``after``, and the position to ask from next time."""
         ...
 
-    # -- builds: making --------------------------------------------------------------------------------------
-    def register(self, worker: Worker) -> None:
-        """Add or refresh a worker's row, which says that it is there. To be repeated every few seconds."""
-        ...
-
-    def unregister(self, worker: str) -> None: ...
-
+    # -- workers -------------------------------------------------------------------------------------------------
     def workers(self) -> list[Worker]: ...
-
-    def lease(self, offer: Offer, ttl: float, count: int = 1) -> list[Lease]:
-        """The best eligible builds for ``offer``, at most ``count``, in their order: due, not held, of a queue and a
-        namespace that it serves, small enough for its memory, and never yet failed on its node for the node's sake.
-        Best is the highest priority, then the earliest turn (``placement.turns``), then the oldest.
-
-        They are running now, each under a new token, until ``ttl`` seconds have passed without a beat. Never the same
-        build to two callers. A build that does not fit what is free now is passed over, unless nothing runs here or
-        it has waited for long: large builds must not starve. Nothing is leased to a node that is set aside.
-        """
-        ...
-
-    def beat(self, beats: Sequence[Beat], ttl: float) -> list[Sign]:
-        """Extend the leases, say how far their builds are and add to their logs, in one transaction; what became of
-        each. A lease that has run out, but was neither reaped nor issued anew, still holds."""
-        ...
-
-    def signs(self, leases: Sequence[Lease]) -> list[Sign]:
-        """What ``beat`` would answer, without writing anything."""
-        ...
-
-    def append_log(self, lease: Lease, text: str) -> None:
-        """Add to the build's log. ``LeaseLost``."""
-        ...
-
-    def succeed(self, lease: Lease, engine: Engine) -> None:
-        """The engine's row and the build's success, in one transaction; the blob is already stored. ``LeaseLost``."""
-        ...
-
-    def succeed_all(self, ends: Sequence[tuple[Lease, Engine]]) -> list[bool]:
-        """``succeed`` for several builds in one transaction; whether each lease still held. Of those that did not,
-        nothing was written."""
-        ...
-
-    def fail(self, lease: Lease, failure: Failure, retry_in: float | None) -> Build:
-        """End the attempt: queued again, due in ``retry_in`` seconds, or failed for good. ``LeaseLost``.
-
-        After a failure of the node (kind ``node``) the build is never offered to that node again, and has failed for
-        good when no other node that is there now could take it.
-        """
-        ...
-
-    def end_cancelled(self, lease: Lease) -> None:
-        """End a build that was cancelled while it ran. ``LeaseLost``."""
-        ...
-
-    def give_back(self, lease: Lease) -> None:
-        """Queue it again at once, the attempt not counted (a worker that drains). ``LeaseLost``."""
-        ...
-
-    def reap(self, gone: Collection[str] = ()) -> list[Build]:
-        """End every attempt whose lease has expired, or is held by a worker of ``gone``: queued again, failed
-        when its attempts are used up (kind ``lost``), or cancelled when that was asked. Forgets the workers of ``gone``
-        and those not heard of for ``FORGET_SECONDS``. Safe anywhere, any time."""
-        ...
 
     def waiting(self, namespaces: Sequence[str] = ()) -> dict[str, int]:
         """How many builds are queued and due, by capability; of the namespaces that these cover, or of all."""
@@ -484,17 +374,7 @@ class Index(Protocol):
 
     def programs(self, prefix: str = "", limit: int = 1000) -> list[StoredProgram]: ...
 
-    def put_form(self, form: StoredForm) -> None:
-        """``NotAllowed`` for a form that trusted workers would take, from who may not write trusted namespaces."""
-        ...
-
-    def form(self, program: str, exporter: str) -> StoredForm | None: ...
-
     # -- measurements --------------------------------------------------------------------------------------------
-    def record_measurement(self, measurement: Measurement) -> None:
-        """Remember it, in place of an older one of the same thing (``Measurement.id``). ``at`` is the database's."""
-        ...
-
     def measurements_of(self, digests: Collection[str]) -> list[Measurement]:
         """Measurements filed under any of ``digests`` (engines' plans; programs, for baselines), newest first."""
         ...
@@ -506,20 +386,6 @@ class Index(Protocol):
 
     def awaiting(self, ids: Collection[str] | None = None) -> list[Awaiting]:
         """What awaits measuring, oldest first; those among ``ids`` where given. What has been measured is gone."""
-        ...
-
-    def lease_measuring(self, places: Collection[str], worker: str, ttl: float) -> MeasuringLease | None:
-        """The oldest ask of one of ``places`` that nobody measures now; held for ``ttl`` seconds. Never to two callers
-        at once: a lease that has run out is given anew under a higher token."""
-        ...
-
-    def hold_measuring(self, lease: MeasuringLease, ttl: float) -> bool:
-        """Extend the lease; whether it still holds."""
-        ...
-
-    def end_measuring(self, lease: MeasuringLease, failure: str = "", again: bool = False) -> bool:
-        """The ask is over: measured (no ``failure``), failed for good, or to be tried ``again`` by whoever comes next.
-        Whether the lease still held; if not, nothing was written."""
         ...
 
     # -- sweeps --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from farm.builds import Engine, Lease
 from farm.errors import LeaseLost, Unavailable
-from farm.index import Index
+from farm.making import Making
 
 
 @dataclass
@@ -21,17 +21,17 @@ class _Entry:
 
 
 class Ledger:
-    """``Index.succeed`` for many threads. Whoever finds nobody writing writes for all who wait by then; so one that
+    """``Making.succeed`` for many threads. Whoever finds nobody writing writes for all who wait by then; so one that
     comes alone waits for nothing, and many at once for one transaction instead of one each."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Making) -> None:
         self._index = index
         self._waiting: list[_Entry] = []
         self._lock = threading.Lock()
         self._writer = threading.Lock()
 
     def succeed(self, lease: Lease, engine: Engine) -> None:
-        """As ``Index.succeed``; ``LeaseLost`` and ``Unavailable`` reach the thread whose build they concern."""
+        """As ``Making.succeed``; ``LeaseLost`` and ``Unavailable`` reach the thread whose build they concern."""
         entry = _Entry(lease, engine)
         with self._lock:
             self._waiting.append(entry)

@@ -10,7 +10,7 @@ from farm.collection import GRACE_SECONDS
 from farm.errors import BadInput, Missing, NoSuchThing
 from farm.human import count_of, short
 from farm.leaving import Leaving, Pin, Pinned
-from farm.lockline import LockEntry
+from farm.prebuilds.lock import LockEntry
 
 LONGEST = 200
 SHOWN = 3

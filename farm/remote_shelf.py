@@ -15,6 +15,7 @@ from farm.builds import Build, BuildState, Lease
 from farm.client import RemoteFarm
 from farm.container import Header
 from farm.engine_shelf import Asked, Claim, FarmShelf
+from farm.making import for_making
 from farm.namespaces import client_namespace
 from farm.tokens import Scope
 
@@ -28,7 +29,8 @@ class RemoteShelf(FarmShelf):
     def __init__(self, farm: RemoteFarm, trust: Policy | None = None) -> None:
         self._own_name = farm.session.name
         self._gives = Scope(farm.session.scope).covers(Scope.BUILD)
-        super().__init__(farm.config, farm.index, farm.store, client_namespace(self._own_name), trust)
+        index = for_making(farm.index)
+        super().__init__(farm.config, index, farm.store, client_namespace(self._own_name), trust)
 
     def claim(self, asked: Asked) -> Claim | None:
         """It is this client's to build at once; ``None`` with a token that may only read: nothing will be put."""

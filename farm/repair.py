@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from farm.errors import Unavailable
-from farm.index import Index
+from farm.making import Making
 
 EVERY_SECONDS = 1.0
 CROWD = 8
@@ -25,7 +25,7 @@ class Repair:
 
     def __init__(
         self,
-        index: Index,
+        index: Making,
         wake: Callable[[Mapping[str, int]], object],
         gone_workers: Callable[[], Collection[str]],
         every: float = EVERY_SECONDS,

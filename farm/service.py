@@ -11,13 +11,15 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-from farm.asks import Answer, EngineRef, Outcome
-from farm.builds import BuildRequest, BuildState
-from farm.cache import BLOB_LOST, HOLD_SECONDS, VOUCHED, EngineCache, Miss, key_parts
+from farm.answers import awaits, claimed_answer, ended_answer, first_answer, hit_answer, missing_unless_exact
+from farm.asks import Answer, Outcome
+from farm.builds import BuildState
+from farm.cache import HOLD_SECONDS, EngineCache, Miss
 from farm.errors import (
     BadInput,
     BuildFailed,
@@ -28,26 +30,28 @@ from farm.errors import (
     Unavailable,
     Untrusted,
 )
-from farm.index import Claimed, Found, StoredProgram, Wanted
-from farm.lookout import Lookout
+from farm.index import Found, Wanted
 from farm.namespaces import queue
 from farm.placement import expected_seconds, gpu_memory_needed, memory_needed
-from farm.recorder import Recorder
-from farm.repair import CALM_SECONDS, Repair
 from farm.toolchains import exact_toolchain
 from farm.usage import tally, tally_joined, tally_served, tally_spent
 
 if TYPE_CHECKING:
     from farm.asks import Ask, Identity
-    from farm.builds import Build, Engine
+    from farm.builds import Build, BuildRequest, Engine
     from farm.config import Config
     from farm.explain import Comparison
+    from farm.explaining import Explanation
     from farm.identify import Common, Identifier
-    from farm.index import Claim, Index, KeyParts
+    from farm.index import Index
     from farm.leaving import Leaving, Pin, Pinned
+    from farm.lookout import Lookout
     from farm.measurements import MeasuringAsk
     from farm.measuring import Asked
-    from farm.pulls import Pulled
+    from farm.pulling.pulls import Pulled
+    from farm.recorder import Recorder
+    from farm.repair import Repair
+    from farm.stock import Stock
     from farm.store import BlobStore
     from farm.trust import Policy
 
@@ -55,9 +59,6 @@ T = TypeVar("T")
 
 POLL_SECONDS = 0.05
 AWAY_SECONDS = 1.0
-STORED_SECONDS = 600.0
-"""A program is put into the store again when its last put was so long ago (or a quarter of collection's grace period,
-in which it stays): a process that goes on asking for days must find it there."""
 
 
 class Dispatch(Protocol):
@@ -74,15 +75,6 @@ class Dispatch(Protocol):
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """An ask's identity, what the cache has for it, and the stored keys most like it."""
-
-    identity: Identity
-    answer: Found | Miss
-    nearest: tuple[Comparison, ...]
 
 
 class Farm:
@@ -108,12 +100,9 @@ class Farm:
         self.waiter = f"{config.host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self.waiters = {self.waiter}
         """The names under which this process waits: its own, and those of the sweeps that it runs."""
-        self._repair = Repair(index, dispatch.wake, gone_workers, calm=CALM_SECONDS if config.fleet else 0.0)
+        self._gone_workers = gone_workers
+        self._opened = time.monotonic()
         self._submissions = 0
-        self._stored: dict[Path, tuple[str, float]] = {}
-        self._outlined: dict[Path, str] = {}
-        self.lookout = Lookout(index)
-        self.recorder = Recorder(index)
         self.care: Callable[[], None] = lambda: None
         """What is done beside the builds, now and then: collection, where nobody else sees to it."""
         self.notify: Callable[[str], None] = lambda text: None
@@ -126,6 +115,35 @@ class Farm:
 
         return open_farm(config)
 
+    @cached_property
+    def _repair(self) -> Repair:
+        from farm.making import for_making
+        from farm.repair import CALM_SECONDS, Repair
+
+        calm = CALM_SECONDS - (time.monotonic() - self._opened) if self.config.fleet else 0.0
+        return Repair(for_making(self.index), self.dispatch.wake, self._gone_workers, calm=max(0.0, calm))
+
+    @cached_property
+    def stock(self) -> Stock:
+        """The programs that this process has put into the store."""
+        from farm.stock import Stock
+
+        return Stock(self.identifier, self.index, self.store, self.config.gc_grace)
+
+    @cached_property
+    def lookout(self) -> Lookout:
+        """Why builds wait."""
+        from farm.lookout import Lookout
+
+        return Lookout(self.index)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """What the cache is worth, written down in batches."""
+        from farm.recorder import Recorder
+
+        return Recorder(self.index)
+
     def __enter__(self) -> Farm:
         return self
 
@@ -135,7 +153,8 @@ class Farm:
     def close(self) -> None:
         """Stop building here, if this process did, and let go of the database."""
         self.dispatch.stop()
-        self.recorder.close()
+        if "recorder" in vars(self):
+            self.recorder.close()
         self.index.close()
 
     # -- asking ------------------------------------------------------------------------------------------------
@@ -185,7 +204,7 @@ class Farm:
         """``submit`` for what has been identified already, as a sweep that was planned has; ``waiter`` waits for the
         builds in place of this process."""
         found = self.cache.lookup(identities)
-        answers = [self._first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
+        answers = [first_answer(item, hit) for item, hit in zip(identities, found, strict=True)]
         if exact:
             answers = [missing_unless_exact(answer) for answer in answers]
         if allow_portable:
@@ -194,7 +213,7 @@ class Farm:
         with self.recorder.adding() as more:
             tally(more, answers, reasons, force and build)
         if build:
-            self._forget_lost(found)
+            self.cache.forget(found)
         missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
         self._record_missed(missed)
         if not build:
@@ -212,25 +231,10 @@ class Farm:
             tally_joined(more, answers)
         return answers
 
-    def _forget_lost(self, found: Sequence[Found | Miss]) -> None:
-        """Forget engines whose bytes are gone, or whose rows are wrong, now that they are to be built again."""
-        for miss in found:
-            if isinstance(miss, Miss) and miss.lost is not None:
-                reason = "blob missing" if miss.why == BLOB_LOST else "row altered"
-                place = None if miss.why == BLOB_LOST else miss.lost.namespace
-                self.index.drop_engine(miss.lost.recipe, miss.lost.digest, reason, place)
-
     def _stays(self, miss: Miss) -> bool:
         """Whether there is an engine that stays and cannot be had: it must be built though it is there."""
         lost = miss.lost is not None and not self.config.realm.may_write(miss.lost.namespace)
         return miss.untrusted or lost
-
-    def _first_answer(self, identity: Identity, found: Found | Miss) -> Answer:
-        if isinstance(found, Miss):
-            if identity.refused:
-                return Answer(identity, Outcome.FAILED, error=identity.refused[0], why=found.why)
-            return Answer(identity, Outcome.MISSING, why=found.why)
-        return hit_answer(identity, found)
 
     def _or_portable(self, answer: Answer) -> Answer:
         if answer.outcome is Outcome.HIT:
@@ -250,106 +254,40 @@ class Farm:
         requests = self._requests([answer.identity for answer in answers])
         claims = self.index.claim_or_join(requests, waiter, force=force, reads=self.cache.namespaces)
         self.dispatch.wake(self.index.wakes(0.0))
-        return [self._claimed(answer, claim) for answer, claim in zip(answers, claims, strict=True)]
+        return [
+            claimed_answer(answer, claim, self.cache.distrusts(claim.engine) if claim.engine else "")
+            for answer, claim in zip(answers, claims, strict=True)
+        ]
 
     def _requests(self, identities: Sequence[Identity]) -> list[BuildRequest]:
         """What is to be built, with what is known of how long it takes and what it needs."""
         past = self.index.past({(item.capability, item.graph) for item in identities})
         flow = f"{self.waiter}:{self._submissions}"
         return [
-            replace(
-                self._request(item),
-                flow=flow,
-                expected=expected_seconds(past.of_graph, past.of_capability, item.capability, item.graph),
-            )
+            self._request(item, flow, expected_seconds(past.of_graph, past.of_capability, item.capability, item.graph))
             for item in identities
         ]
 
-    def _request(self, identity: Identity) -> BuildRequest:
+    def _request(self, identity: Identity, flow: str, expected: float) -> BuildRequest:
+        from farm.requests import request_for
+
         weights = identity.weight_bytes
-        return BuildRequest(
-            key=identity.key,
-            recipe=identity.recipe,
-            program=self._store_program(identity),
-            program_format=identity.format,
-            model=identity.model,
-            target=identity.target,
-            toolchain=identity.toolchain,
-            told=identity.told,
-            profiles=identity.profiles,
-            parts=identity.parts,
-            settings=identity.given,
-            custom_ops=identity.custom_ops,
-            weights=identity.weights,
+        return request_for(
+            identity,
+            program=self.stock.keep(identity),
             capability=queue(identity.capability, self.config.realm.is_trusted),
-            priority=identity.priority,
             namespace=self.config.namespace,
             tenant=self.config.tenant,
+            custom_ops=identity.custom_ops,
+            priority=identity.priority,
+            flow=flow,
+            expected=expected,
             memory=memory_needed(weights, identity.given),
             gpu_memory=gpu_memory_needed(exact_toolchain(identity.toolchain), weights, identity.told),
         )
 
     def _record_missed(self, identities: Sequence[Identity]) -> None:
-        self.index.record_parts([self._parts_with_outline(identity) for identity in identities])
-
-    def _parts_with_outline(self, identity: Identity) -> KeyParts:
-        """What a miss or a build is made of, and where its program's outline lies (one a program and process)."""
-        from farm.outlines import outline_of, save_outline
-
-        if identity.path not in self._outlined:
-            program = self.identifier.program(identity.model, identity.custom_ops)
-            self._outlined[identity.path] = save_outline(outline_of(program), self.store)
-        parts = key_parts(identity)
-        return replace(parts, parts={**parts.parts, "outline": self._outlined[identity.path]})
-
-    def keep_program(self, identity: Identity) -> str:
-        """Have the model's program in the store, though it need not be built: for whoever refits an engine with its
-        weights. The digest of its bytes."""
-        return self._store_program(identity)
-
-    def _store_program(self, identity: Identity) -> str:
-        """Put the program's bytes in the store, once in a while per file and process; returns the digest of the bytes.
-
-        The file may change between the look that made the key and this copy: the worker computes the key again
-        from the stored bytes and refuses what does not match, so a key never names another program's engine.
-        """
-        digest, when = self._stored.get(identity.path, ("", 0.0))
-        if not digest or time.monotonic() - when > min(STORED_SECONDS, self.config.gc_grace / 4):
-            blob = self.identifier.pack(identity, self.store)
-            self.index.put_program(
-                StoredProgram(
-                    digest=blob.digest,
-                    name=identity.model,
-                    format=identity.format,
-                    size=blob.size,
-                    graph=identity.graph,
-                    weights=identity.weights,
-                )
-            )
-            digest = blob.digest
-            self._stored[identity.path] = digest, time.monotonic()
-        return digest
-
-    def _claimed(self, answer: Answer, claim: Claim) -> Answer:
-        if claim.outcome is Claimed.DONE and claim.engine is not None:
-            refused = self.cache.distrusts(claim.engine)
-            if refused:
-                return not_handed_out(answer, refused)
-            return replace(answer, outcome=Outcome.HIT, engine=EngineRef(claim.engine.digest, claim.engine.size))
-        assert claim.build is not None
-        if claim.outcome is Claimed.FAILED:
-            return self._failed(replace(answer, build=claim.build.id), claim.build, remembered=True)
-        outcome = Outcome.JOINED if claim.outcome is Claimed.JOINED else Outcome.QUEUED
-        return replace(answer, outcome=outcome, build=claim.build.id, engine=None)
-
-    @staticmethod
-    def _failed(answer: Answer, build: Build, remembered: bool = False) -> Answer:
-        failure = build.failure
-        message = failure.message if failure else "the build failed"
-        hint = failure.hint if failure else ""
-        if remembered:
-            hint = (hint + " " if hint else "") + f"(remembered; 'farm retry {build.id}' builds it again)"
-        return replace(answer, outcome=Outcome.FAILED, error=message, hint=hint)
+        self.index.record_parts([self.stock.parts(identity) for identity in identities])
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -413,27 +351,13 @@ class Farm:
         made = {b.request.recipe: b.request.key for b in ended.values() if b.state is BuildState.SUCCEEDED}
         found = self.index.find([Wanted(key, recipe) for recipe, key in made.items()], self.cache.namespaces)
         engines = {hit.engine.recipe: hit.engine for hit in found if hit is not None and hit.exact}
-        return [self._last_answer(answer, ended, engines) for answer in answers]
+        return [self._last_answer(answer, ended.get(answer.build or ""), engines) for answer in answers]
 
-    def _last_answer(self, answer: Answer, ended: dict[str, Build], engines: dict[str, Engine]) -> Answer:
-        build = ended.get(answer.build or "")
-        if build is None or answer.outcome not in (Outcome.QUEUED, Outcome.JOINED):
+    def _last_answer(self, answer: Answer, build: Build | None, engines: Mapping[str, Engine]) -> Answer:
+        if build is None or not awaits(answer):
             return answer
-        seconds = (build.finished or 0.0) - (build.started or build.finished or 0.0)
-        answer = replace(answer, seconds=seconds)
-        if build.state is BuildState.CANCELLED:
-            return replace(answer, outcome=Outcome.CANCELLED, error="the build was cancelled")
-        if build.state is BuildState.FAILED:
-            return self._failed(answer, build)
         engine = engines.get(build.request.recipe)
-        if engine is None:
-            return replace(answer, outcome=Outcome.MISSING, error="the engine was removed as soon as it was built")
-        refused = self.cache.distrusts(engine)
-        if refused:
-            return not_handed_out(answer, refused)
-        outcome = Outcome.JOINED if answer.outcome is Outcome.JOINED else Outcome.BUILT
-        ref = EngineRef(engine.digest, engine.size)
-        return replace(answer, outcome=outcome, engine=ref, manifest=engine.manifest, error="")
+        return ended_answer(answer, build, engine, self.cache.distrusts(engine) if engine else "")
 
     # -- fetching ----------------------------------------------------------------------------------------------
 
@@ -473,8 +397,8 @@ class Farm:
     ) -> list[Pulled]:
         """Place what a lock file names in ``folder``: of the models ``names`` (all by default), for ``targets`` (all by
         default). ``Missing`` when that is nothing, or is gone."""
-        from farm.prebuild_lock import read_lock
-        from farm.pulls import JOBS, Pulling
+        from farm.prebuilds.lock_file import read_lock
+        from farm.pulling.pulls import JOBS, Pulling
 
         wanted = [self.identifier.target(text) for text in targets]
         pulling = Pulling(self.store, self.cache.refuses_line if self.cache.trust else lambda line: "")
@@ -525,8 +449,9 @@ class Farm:
         return asked(self.index, asks)
 
     def store_program(self, identity: Identity) -> str:
-        """Put an identity's program into the store, as ``submit`` does; the digest of its bytes."""
-        return self._store_program(identity)
+        """Have an identity's program in the store, as ``submit`` does, though it need not be built: for whoever
+        measures it, or refits an engine with its weights. The digest of its bytes."""
+        return self.stock.keep(identity)
 
     def spent(self, key: str, **seconds: float) -> None:
         """Tell what it took to bring an engine of ``key`` into use: ``deserialise`` and ``refit``, in seconds, which
@@ -553,33 +478,21 @@ class Farm:
         return [self._explain(identity, answer, limit) for identity, answer in self.look(asks)]
 
     def _explain(self, identity: Identity, answer: Found | Miss, limit: int) -> Explanation:
-        from farm.explain import nearest
+        from farm.explaining import Explanation, likest
         from farm.outlines import outline_of
 
-        mine = key_parts(identity)
-        stored = [*self.index.recent_parts(graph=identity.graph), *self.index.recent_parts()]
         outline = outline_of(self.identifier.program(identity.model, identity.custom_ops))
-        found = nearest(mine, [other for other in stored if other.key != mine.key or isinstance(answer, Miss)], limit)
-        return Explanation(identity, answer, tuple(self._in_detail(one, outline) for one in found))
+        found = likest(self.index, self.store, identity, outline, isinstance(answer, Miss), limit)
+        return Explanation(identity, answer, found)
 
     def explain_keys(self, one: str, other: str) -> Comparison:
         """How two stored keys (or recipes) differ; either may be shortened."""
-        from farm.explain import compare
-        from farm.outlines import load_outline
+        from farm.explaining import compared
 
         mine, theirs = (
             one_of(self.index.parts(prefix), prefix, "key", lambda parts: parts.key) for prefix in (one, other)
         )
-        return self._in_detail(compare(mine, theirs), load_outline(mine.parts.get("outline"), self.store))
-
-    def _in_detail(self, found: Comparison, mine: Mapping[str, Any] | None) -> Comparison:
-        """The same comparison, its programs compared node by node where they differ."""
-        from farm.outlines import load_outline, program_reasons
-
-        if mine is None or not {reason.part for reason in found.reasons} & {"graph", "weights"}:
-            return found
-        theirs = load_outline(found.other.parts.get("outline"), self.store)
-        return found if theirs is None else replace(found, reasons=(*found.reasons, *program_reasons(mine, theirs)))
+        return compared(self.store, mine, theirs)
 
     # -- looking and acting ------------------------------------------------------------------------------------
 
@@ -609,32 +522,6 @@ class Farm:
             if not state.active:
                 return
             time.sleep(0.2)
-
-
-def hit_answer(identity: Identity, found: Found) -> Answer:
-    """A hit; one whose baked weights are not the asker's says *needs refit*."""
-    engine = found.engine
-    return Answer(
-        identity,
-        Outcome.HIT,
-        engine=EngineRef(engine.digest, engine.size),
-        saved=engine.build_seconds,
-        needs_refit=not found.same_weights,
-        exact=found.exact,
-        manifest=engine.manifest,
-    )
-
-
-def not_handed_out(answer: Answer, refused: str) -> Answer:
-    """The same answer, failed: there is an engine, and it may not be handed out."""
-    return replace(answer, outcome=Outcome.FAILED, error=f"its engine is not handed out: {refused}", hint=VOUCHED)
-
-
-def missing_unless_exact(answer: Answer) -> Answer:
-    """The same answer, unless its engine is the key's but another recipe's."""
-    if answer.outcome is not Outcome.HIT or answer.exact:
-        return answer
-    return Answer(answer.identity, Outcome.MISSING, why="only another recipe's engine of this key has been built")
 
 
 def one_of(things: Sequence[T], prefix: str, noun: str, name: Callable[[T], str]) -> T:

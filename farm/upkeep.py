@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from farm.builds import Engine
-from farm.index import Index
+from farm.making import Making
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Holding:
     version: str
 
 
-class Upkeep(Index, Protocol):
+class Upkeep(Making, Protocol):
     """The index as ``reconcile`` and ``migrating`` need it."""
 
     # -- rows and the blobs that they name -----------------------------------------------------------------

@@ -7,14 +7,10 @@ not matter. A worker that dies leaves nothing but leases that run out; its child
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import shutil
-import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +21,19 @@ from farm.admission import Admission
 from farm.builders import AttemptFailed, Builder, Cancelled, Form, Job, Limits, Product, Watch
 from farm.builds import BuildRequest, Engine, Failure, FailureKind, Lease, decide_retry
 from farm.cache import EngineCache
-from farm.errors import BadInput, CorruptBlob, FarmError, LeaseLost, Unavailable
+from farm.errors import BadInput, FarmError, LeaseLost, Unavailable
 from farm.forms import Forms, safe_program
 from farm.gauge import Bench, Gauge
 from farm.heart import Heart, Hearts
 from farm.hosts.processes import vantage
 from farm.identify import Identifier
-from farm.index import FRESH_SECONDS, NO_LIMIT, Index, Offer, Worker
+from farm.index import FRESH_SECONDS, Worker
 from farm.keys import Keyed
 from farm.logging import get_logger
+from farm.making import NO_LIMIT, Making, Offer
+from farm.mishaps import defect, failure_of, failure_of_machine
 from farm.placement import expected_peak
+from farm.scratch import Scratch
 from farm.targets import capability_name, place_of
 from farm.timings import Timings
 from farm.toolchains import TORCH_TENSORRT, Toolchain, exact_toolchain
@@ -46,7 +45,6 @@ SHOW_SECONDS = FRESH_SECONDS / 4
 COMMIT_PAUSE_S = 0.5
 FULL_PAUSE_S = 5.0
 """A worker whose disk is full after a failure takes nothing for so long: it fails in no time what others could make."""
-FULL_PERCENT = 99.0
 UNREAD = f"farm {__version__} cannot read what this build asks for"
 
 
@@ -56,7 +54,7 @@ class Workshop:
     whom (``namespaces.admits``; empty: for everybody), ``slots`` how many at once; ``detail`` is what else the machine
     says of itself. ``say_seconds``: how often progress is written down."""
 
-    index: Index
+    index: Making
     cache: EngineCache
     forms: Forms
     builder: Builder
@@ -106,8 +104,7 @@ class BuildWorker:
         self._hurried = threading.Event()
         self._shown = 0.0
         self._full_until = 0.0
-        self._own = threading.local()
-        self._folders: list[Path] = []
+        self._scratch = Scratch(shop.scratch)
 
     @property
     def hurried(self) -> bool:
@@ -116,8 +113,7 @@ class BuildWorker:
 
     def open(self) -> None:
         """Show up among the workers."""
-        self.shop.scratch.mkdir(parents=True, exist_ok=True)
-        sweep_scratch(self.shop.scratch)
+        self._scratch.open()
         self.shop.index.register(self.me)
         self._shown = time.monotonic()
         self._hearts.start()
@@ -136,8 +132,7 @@ class BuildWorker:
         self._hearts.stop()
         with contextlib.suppress(Unavailable):
             self.shop.index.unregister(self.me.id)
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        self._scratch.close()
         self.shop.release()
 
     def _show(self) -> None:
@@ -209,7 +204,7 @@ class BuildWorker:
             self._fail(lease, defect(error))
 
     def _fail(self, lease: Lease, failure: Failure) -> None:
-        if failure.kind is FailureKind.TRANSIENT and is_full(self.shop.scratch):
+        if failure.kind is FailureKind.TRANSIENT and self._scratch.is_full():
             self._full_until = time.monotonic() + FULL_PAUSE_S
         self.shop.index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
 
@@ -220,7 +215,7 @@ class BuildWorker:
             raise AttemptFailed(Failure(FailureKind.NODE, UNREAD, "ask for it again, from a client of this release"))
         toolchain, place = exact_toolchain(request.toolchain), place_of(request.target)
         watch = heart.watch()
-        with self._folder() as folder:
+        with self._scratch.folder() as folder:
             program = self._program_in(folder, request)
             keyed, inputs = self._checked(program, request)
             started = time.monotonic()
@@ -327,20 +322,6 @@ class BuildWorker:
             raise BadInput(keyed.effective.refused[0])
         return keyed, inputs
 
-    @contextlib.contextmanager
-    def _folder(self) -> Iterator[Path]:
-        """An empty folder. Each thread keeps its own until the worker closes: to make one and to remove it again
-        takes longer than all other files of a small build."""
-        folder: Path | None = getattr(self._own, "folder", None)
-        if folder is None or not folder.is_dir():
-            self.shop.scratch.mkdir(parents=True, exist_ok=True)
-            folder = self._own.folder = Path(tempfile.mkdtemp(prefix=f"build-{os.getpid()}-", dir=self.shop.scratch))
-            self._folders.append(folder)
-        try:
-            yield folder
-        finally:
-            empty_folder(folder)
-
     def _manifest(self, lease: Lease, keyed: Keyed, product: Product, exporter: str, exported: float) -> dict[str, Any]:
         """Where an engine comes from: enough to make it again and to know what it is for."""
         request = lease.build.request
@@ -373,64 +354,6 @@ class BuildWorker:
             "farm": __version__,
             **({"detail": product.detail} if product.detail else {}),
         }
-
-
-def failure_of(error: FarmError) -> Failure:
-    """What an error met during an attempt means for the build."""
-    if isinstance(error, AttemptFailed):
-        return error.failure
-    if isinstance(error, BadInput):
-        return Failure(FailureKind.PERMANENT, error.message, error.hint)
-    if isinstance(error, Unavailable | CorruptBlob):
-        return Failure(FailureKind.TRANSIENT, error.message, error.hint)
-    return Failure(FailureKind.NODE, error.message, error.hint)
-
-
-def failure_of_machine(error: OSError) -> Failure:
-    """What the operating system refused: no room passes once there is room; the rest is this machine's."""
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "make room ('farm doctor' shows where) and ask again"
-        return Failure(FailureKind.TRANSIENT, f"the disk is full{where}", hint)
-    return Failure(FailureKind.NODE, f"{error.strerror or error}{where}", "'farm doctor' looks over this machine")
-
-
-def defect(error: Exception) -> Failure:
-    """A failure for an error that farm did not foresee."""
-    return Failure(
-        FailureKind.NODE,
-        f"a defect of farm's own: {type(error).__name__}: {error}",
-        "please report it, with the log of the worker",
-    )
-
-
-def sweep_scratch(scratch: Path) -> None:
-    """Remove what workers of this machine left behind when they were killed: folders named after their pid."""
-    for folder in (*scratch.glob("build-*-*"), *scratch.glob("forms/form-*-*")):
-        pid = folder.name.split("-")[1]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_full(folder: Path) -> bool:
-    """Whether hardly anything can be written there."""
-    try:
-        return psutil.disk_usage(str(folder)).percent >= FULL_PERCENT
-    except OSError:
-        return False
-
-
-def empty_folder(folder: Path) -> None:
-    """Remove all that lies in a folder; where that cannot be, the folder too."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    Path(entry.path).unlink()
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def form_bytes(data: Path | None, graph: Path) -> int:

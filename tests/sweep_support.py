@@ -17,7 +17,8 @@ from farm.config import Config
 from farm.db.index import SqlIndex
 from farm.errors import BadTarget
 from farm.identify import Common
-from farm.index import KeyParts, Offer, Worker
+from farm.index import KeyParts, Worker
+from farm.making import Offer
 from farm.manifests import blob_of
 from farm.measurements import Latency, Measurement, Runner
 from farm.service import Farm

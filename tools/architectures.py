@@ -19,9 +19,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "builders"))
 
 from farm.builders import Form, Job, Limits, Watch
-from farm.builders.discover import installed_toolchains
 from farm.builders.tensorrt import TensorRTBuilder
 from farm.errors import FarmError
+from farm.hosts.packages import installed_toolchains
 from farm.programs.sanitise import sanitise_pt2
 from farm.toolchains import Toolchain
 

@@ -8,6 +8,7 @@ GPU, so nothing was compared.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def compare(host: Host) -> tuple[dict[str, Any], list[str]]:
         differences.append(f"nvidia-smi shows {len(rows)} GPUs, and farm none: {host.why_no_gpu}")
     cuda: dict[str, Any] = {}
     for device in host.gpus:
-        told, why = cuda_devices(environment_for(device))
+        told, why = cuda_devices(environment_for(device, os.environ))
         cuda[device.uuid] = told or why
         differences += against_cuda(device, told, "CUDA")
         differences += against_cuda(device, torch_told, "torch") if torch_told else []
@@ -131,7 +132,7 @@ def compare(host: Host) -> tuple[dict[str, Any], list[str]]:
 
 
 def main() -> int:
-    host, seconds = timed(probe)
+    host, seconds = timed(lambda: probe(os.environ))
     others, differences = compare(host)
     report = {
         "probe": asdict(host),

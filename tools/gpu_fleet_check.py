@@ -116,7 +116,7 @@ def look_at_nodes(check: Check, names: Sequence[str]) -> dict[str, Any]:
 
 def check_registration(check: Check, nodes: dict[str, Any]) -> str:
     """The GPU's node as NVML and nvidia-smi tell it; returns the catalogue's name of the GPU."""
-    device = probe().gpus[0]
+    device = probe(os.environ).gpus[0]
     name = gpu_of(device).name
     row = nodes["gpu-node"]["workers"][0]
     told = row["detail"].get("gpu") or {}
@@ -253,7 +253,7 @@ def check_killed(check: Check, names: list[str], workers: dict[str, subprocess.P
 
 
 def main() -> int:
-    host = probe()
+    host = probe(os.environ)
     if not host.gpus:
         print(f"nothing was checked: {host.why_no_gpu}")
         return 2

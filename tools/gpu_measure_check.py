@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -94,7 +95,7 @@ class Check:
         self.args, self.folder = args, folder
         self.gpu: GpuDevice | None = host.gpus[0] if args.device == "cuda" else None
         self.signature = signature(host)
-        self.measurer = TorchMeasurer(environment_for(self.gpu))
+        self.measurer = TorchMeasurer(environment_for(self.gpu, os.environ))
         self.wrong: list[str] = []
         self.rows: list[dict[str, Any]] = []
 
@@ -193,7 +194,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    host = probe()
+    host = probe(os.environ)
     if args.device == "cuda" and not host.gpus:
         print(f"nothing was measured: {host.why_no_gpu}")
         return 2

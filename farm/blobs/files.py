@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import uuid
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from farm.blobs.faults import bad_source
+from farm.blobs.names import name_of
 
 BUFFER = 4 * 2**20
 
@@ -68,6 +70,22 @@ def open_regular(path: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
+def hashed(descriptor: int) -> hashlib._Hash:
+    """The hash of a whole open file."""
+    hasher = hashlib.sha256()
+    for chunk in descriptor_chunks(descriptor):
+        hasher.update(chunk)
+    return hasher
+
+
+def is_blob(digest: str, path: Path) -> bool:
+    """Whether a file holds the blob. Reads all of it."""
+    with open_regular(path) as descriptor:
+        if descriptor is None:
+            return False
+        return name_of(hashed(descriptor)) == digest
+
+
 @contextlib.contextmanager
 def beside(dest: Path) -> Iterator[Path]:
     """A path in the folder of ``dest``. What is left there goes, also when a rename did nothing because ``dest`` was
@@ -92,3 +110,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder; nothing where there is none."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,16 +1,13 @@
 """Blobs in a folder: ``sha256/ab/abcd…`` below the root, read-only files named by the SHA-256 of their bytes.
 
 A blob is written to ``tmp/`` on the same file system, synced, and renamed into place, so that a reader sees the
-whole blob or none, whenever the writer dies. The writer holds a kernel lock on its temporary file: one that can be
-locked has lost its writer, and goes when a store is next opened. Nothing in here trusts a file's name: whatever is
-handed out has been hashed on its way.
+whole blob or none, whenever the writer dies; ``temporary`` has these files. Nothing in here trusts a file's name:
+whatever is handed out has been hashed on its way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import math
 import os
@@ -20,23 +17,30 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
 from farm.blobs.faults import fault
-from farm.blobs.files import beside, descriptor_chunks, open_regular, open_source, source_chunks, sync_folder, write_all
+from farm.blobs.files import (
+    beside,
+    descriptor_chunks,
+    entries,
+    hashed,
+    is_blob,
+    open_regular,
+    open_source,
+    source_chunks,
+    sync_folder,
+    write_all,
+)
 from farm.blobs.names import HEX, PREFIX, corrupt, hex_of, name_of
-from farm.blobs.resuming import Coming, bring_on, is_blob, resumed
+from farm.blobs.temporary import NO_LINK, Temporaries, try_lock
 from farm.errors import BadInput, Unavailable
 from farm.store import LABEL, Blob, Stray
 
-# Between the making of a temporary file and its lock lies an instant; nobody sweeps one so young.
-SWEEP_AFTER_S = 60.0
-# Where the file system has no locks, age alone tells.
-SWEEP_UNLOCKED_AFTER_S = 86_400.0
-NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from farm.blobs.resuming import Coming
+
 TWO = re.compile(r"[0-9a-f]{2}")
-NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES})
 
 
 class FolderStore:
@@ -44,14 +48,14 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._tmp = root / "tmp"
+        self._temporaries = Temporaries(root / "tmp")
         self.sweep()
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     def put(self, source: BinaryIO) -> Blob:
         """Store a stream. ``Unavailable``: the folder cannot take it. ``BadInput``: the source cannot be read."""
-        with self._faults(), self._temporary(self._tmp) as (path, target):
+        with self._faults(), self._temporaries.file() as (path, target):
             hasher, size = _copy(source_chunks(source), target)
             os.fchmod(target, 0o444)
             os.fsync(target)
@@ -70,13 +74,11 @@ class FolderStore:
     def _put_link(self, path: Path) -> Blob | None:
         """The very file under the blob's name; ``None`` where that cannot be: it lies on another file system, or is
         another user's. Hashed through the new link, so that what is renamed into place is what was hashed."""
-        with self._faults(), _linked(path, self._tmp) as temporary, open_regular(temporary) as source:
+        with self._faults(), self._temporaries.link(path) as temporary, open_regular(temporary) as source:
             if source is None or os.fstat(source).st_uid != os.geteuid():
                 return None
-            _try_lock(source)
-            hasher = hashlib.sha256()
-            for chunk in descriptor_chunks(source):
-                hasher.update(chunk)
+            try_lock(source)
+            hasher = hashed(source)
             os.fchmod(source, 0o444)
             os.fsync(source)
             blob = Blob(name_of(hasher), os.fstat(source).st_size)
@@ -109,18 +111,6 @@ class FolderStore:
         with self._faults():
             path.chmod(0o444)
             self._publish(path, self._path(digest))
-
-    @contextlib.contextmanager
-    def _temporary(self, folder: Path) -> Iterator[tuple[Path, int]]:
-        """A new locked file in ``folder``: its path and descriptor. It is gone afterwards, unless it was renamed."""
-        path = folder / f"put-{uuid.uuid4().hex}"
-        descriptor = _with_folder(folder, lambda: os.open(path, NEW, 0o600))
-        try:
-            _try_lock(descriptor)
-            yield path, descriptor
-        finally:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -155,6 +145,8 @@ class FolderStore:
         return self._fetch_copy(digest, dest)
 
     def resume(self, digest: str, dest: Path, tell: Callable[[int], None] = lambda count: None) -> bool:
+        from farm.blobs.resuming import bring_on, resumed  # only pulls resume, and every command has a store
+
         def get() -> bool:
             with self._opened(digest) as source:
                 if source is None:
@@ -198,9 +190,7 @@ class FolderStore:
             with open_regular(temporary) as source:
                 if source is None:
                     return False
-                hasher = hashlib.sha256()
-                for chunk in descriptor_chunks(source):
-                    hasher.update(chunk)
+                hasher = hashed(source)
             self._hand_out(digest, hasher, temporary, dest)
         return True
 
@@ -224,10 +214,10 @@ class FolderStore:
 
     def blobs(self, start: str = "") -> Iterator[Blob]:
         with self._faults():
-            for folder in _entries(self.root / "sha256"):
+            for folder in entries(self.root / "sha256"):
                 if folder.name[: len(start)] != start:
                     continue
-                for entry in _entries(Path(folder.path)):
+                for entry in entries(Path(folder.path)):
                     if HEX.fullmatch(entry.name) and entry.name[:2] == folder.name:
                         found = _regular(Path(entry.path))
                         if found is not None:
@@ -236,11 +226,11 @@ class FolderStore:
     def strays(self) -> Iterator[Stray]:
         """What lies below ``sha256/`` beside the blobs."""
         with self._faults():
-            for folder in _entries(self.root / "sha256"):
+            for folder in entries(self.root / "sha256"):
                 if not (TWO.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False)):
                     yield Stray(f"sha256/{folder.name}", f"{_kind(folder)} where folders of blobs belong")
                     continue
-                for entry in _entries(Path(folder.path)):
+                for entry in entries(Path(folder.path)):
                     named = HEX.fullmatch(entry.name) and entry.name[:2] == folder.name
                     if not (named and entry.is_file(follow_symlinks=False)):
                         what = "in a blob's place" if named else "under a name that no blob has there"
@@ -261,7 +251,7 @@ class FolderStore:
 
     def clock(self) -> float:
         """The file system's clock, which is a server's where the folder is mounted from one."""
-        with self._faults(), self._temporary(self._tmp) as (_, descriptor):
+        with self._faults(), self._temporaries.file() as (_, descriptor):
             return os.fstat(descriptor).st_mtime
 
     def label(self) -> str | None:
@@ -272,7 +262,7 @@ class FolderStore:
                 return None
 
     def set_label(self, text: str) -> str:
-        with self._faults(), self._temporary(self._tmp) as (path, descriptor):
+        with self._faults(), self._temporaries.file() as (path, descriptor):
             os.write(descriptor, f"{text}\n".encode())
             os.fchmod(descriptor, 0o444)
             os.fsync(descriptor)
@@ -314,9 +304,8 @@ class FolderStore:
         with open_regular(path) as descriptor:
             if descriptor is None or os.fstat(descriptor).st_mtime >= before:
                 return False
-            _try_lock(descriptor)
-            self._tmp.mkdir(parents=True, exist_ok=True)
-            aside = self._tmp / f"old-{uuid.uuid4().hex}"
+            try_lock(descriptor)
+            aside = self._temporaries.place("old")
             try:
                 path.rename(aside)
             except FileNotFoundError:
@@ -347,14 +336,7 @@ class FolderStore:
 
     def sweep(self) -> int:
         """Remove what writers left that were killed. Never in the way: what cannot be removed stays."""
-        count = 0
-        with contextlib.suppress(OSError):
-            for entry in _entries(self._tmp):
-                path = Path(entry.path)
-                if _abandoned(path):
-                    path.unlink(missing_ok=True)
-                    count += 1
-        return count
+        return self._temporaries.sweep()
 
     # -- parts -------------------------------------------------------------------------------------------------
 
@@ -418,69 +400,9 @@ def _regular(path: Path) -> os.stat_result | None:
     return found if stat.S_ISREG(found.st_mode) else None
 
 
-def _with_folder(folder: Path, act: Callable[[], T]) -> T:
-    """``act`` in ``folder``, which is made where it is not yet there."""
-    try:
-        return act()
-    except FileNotFoundError:
-        folder.mkdir(parents=True, exist_ok=True)
-        return act()
-
-
-@contextlib.contextmanager
-def _linked(path: Path, folder: Path) -> Iterator[Path]:
-    """A new link to a file, in ``folder``, gone afterwards unless it was renamed; a path of nothing where there can be
-    none. The file's time is now: the old ones in ``folder`` are swept away."""
-    temporary = folder / f"put-{uuid.uuid4().hex}"
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        os.utime(path, follow_symlinks=False)
-    try:
-        _with_folder(folder, lambda: os.link(path, temporary, follow_symlinks=False))
-    except OSError as error:
-        if error.errno not in NO_LINK | {errno.ENOENT}:
-            raise
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _kind(entry: os.DirEntry[str]) -> str:
     if entry.is_symlink():
         return "a symbolic link"
     if entry.is_dir(follow_symlinks=False):
         return "a folder"
     return "a file" if entry.is_file(follow_symlinks=False) else "a pipe, socket or device"
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _try_lock(descriptor: int) -> bool | None:
-    """Lock a file; False when somebody else has it, ``None`` where the file system has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _abandoned(path: Path) -> bool:
-    """Whether a temporary file's writer is gone."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        age = time.time() - os.fstat(descriptor).st_mtime
-        locked = _try_lock(descriptor)
-        return age > (SWEEP_UNLOCKED_AFTER_S if locked is None else SWEEP_AFTER_S) and locked is not False
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm.blobs.alone import alone
-from farm.blobs.files import descriptor_chunks, open_regular, sync_folder
+from farm.blobs.files import is_blob, sync_folder
 from farm.blobs.names import hex_of, name_of
 
 STALLED_S = 30.0
@@ -104,17 +104,6 @@ def resumed(digest: str, dest: Path, get: Callable[[], bool], alone_get: Callabl
             return alone_get()
         _forget(dest, but=digest)
         return get()
-
-
-def is_blob(digest: str, path: Path) -> bool:
-    """Whether a file holds the blob. Reads all of it."""
-    with open_regular(path) as descriptor:
-        if descriptor is None:
-            return False
-        hasher = hashlib.sha256()
-        for chunk in descriptor_chunks(descriptor):
-            hasher.update(chunk)
-    return name_of(hasher) == digest
 
 
 def _progress(digest: str, dest: Path) -> object:

@@ -1,7 +1,8 @@
 """What a builder is, beside nobody's implementation: a job in, plan bytes or a typed failure out.
 
 A builder runs in a child process under limits: it may hang, crash, abort, leak or fill the disk without
-harming the worker that asked (DESIGN, promise 4). The worker talks to it through ``Builder`` only.
+harming the worker that asked (DESIGN, promise 4). The worker talks to it through ``Builder`` only; ``Forms``, which
+asks for what a builder of ONNX is given, through ``Exporter`` only.
 
 Concurrency: several builds may run at once, each from a thread of its own; ``build`` blocks its thread.
 ``cancelled`` and ``report`` are called from that thread, a few times a second.
@@ -124,8 +125,9 @@ class Watch:
     cancelled: Callable[[], bool] = lambda: False
 
 
-class Builder(Protocol):
-    """Turns programs into engines with one toolchain family. Stateless; safe to share between threads."""
+class Exporter(Protocol):
+    """Makes the ONNX form of programs, for builders that do not take them as they are. Stateless; safe to share between
+    threads."""
 
     def export(self, program: Path, folder: Path, limits: Limits, watch: Watch, names: Mapping[str, Any]) -> Form:
         """The ONNX form of the ``.pt2`` or ``.onnx`` file ``program``, written into ``folder``.
@@ -134,6 +136,10 @@ class Builder(Protocol):
         Raises ``AttemptFailed`` (which names the operator and the model's source line where it can) or ``Cancelled``.
         """
         ...
+
+
+class Builder(Protocol):
+    """Turns programs, in the form that it takes, into engines. Stateless; safe to share between threads."""
 
     def build(self, job: Job, watch: Watch) -> Product:
         """Build ``job``; raises ``AttemptFailed`` or ``Cancelled``. Never leaves a child behind."""

@@ -13,6 +13,7 @@ nodes in a row overflow 8 MiB) and because the main thread beats while the task 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -32,6 +33,7 @@ CRASHED = 70
 """Exit status of a task that raised what nobody foresaw; the message ``crash`` says what."""
 REFUSED = 65
 """Exit status of a task that ended with a message ``failure``."""
+MODE = 0o600
 
 
 class Task(Protocol):
@@ -55,13 +57,40 @@ class Refused(Exception):
         self.what = what
 
 
+def write(path: str, content: Any) -> int:
+    """Write all of ``content`` (anything with the buffer protocol) to a new file; its size in bytes."""
+    view = memoryview(content).cast("B")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+    try:
+        rest = view
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    finally:
+        os.close(fd)
+    return len(view)
+
+
+def toolchain(job: dict[str, Any]) -> Any:
+    """Import the TensorRT that the job asks for: its ``module``, in its ``version`` and no other. ``Refused``."""
+    try:
+        trt = importlib.import_module(job["module"])
+    except ImportError as error:
+        raise Refused(what="import", text=str(error)) from None
+    if trt.__version__ != job["version"]:
+        raise Refused(what="version", text=trt.__version__)
+    return trt
+
+
 class Channel:
-    """Messages to the parent, one line of JSON each, from any thread.
+    """Messages to the parent, one line of JSON each, from any thread; and what tasks have in common, none of which can
+    import it.
 
     Every message has ``kind``. ``began`` is when the parent began, by the monotonic clock that both share.
     """
 
     Refused = Refused
+    toolchain = staticmethod(toolchain)
+    write = staticmethod(write)
 
     def __init__(self, fd: int, began: float) -> None:
         self._fd = fd

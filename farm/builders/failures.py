@@ -28,6 +28,12 @@ SIGKILL = 9
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """How NumPy says that the disk is full."""
 LOG_HINT = "'farm logs' shows what it said until then"
+ROOM = "look at the machine's room on disk, and its limits on processes, memory and open files"
+
+
+def not_started(error: Exception, hint: str = ROOM) -> Failure:
+    """Why there is no outcome at all: ``sandbox.NotStarted``."""
+    return Failure(TRANSIENT, f"no process could be started: {error}", hint)
 
 
 def explain(outcome: Outcome, limits: Limits, nodes: Mapping[str, str], what: str = "build") -> Failure | None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from farm.builders import AttemptFailed, InputSpec, Measured, MeasureJob, Watch
-from farm.builders.failures import explain
+from farm.builders.failures import explain, not_started
 from farm.builders.harness import Effort
 from farm.builders.outcome import Outcome
 from farm.builders.sandbox import STALL_SECONDS, NotStarted, Task, run_child
@@ -49,9 +49,7 @@ class TorchMeasurer:
             outcome = run_child(task, job.limits, watch)
         except NotStarted as error:
             hint = "look at the machine's limits on processes, memory and open files"
-            raise AttemptFailed(
-                Failure(FailureKind.TRANSIENT, f"no process could be started: {error}", hint)
-            ) from error
+            raise AttemptFailed(not_started(error, hint)) from error
         failure = explain(outcome, job.limits, {}, "measurement")
         if failure is not None:
             raise AttemptFailed(failure)

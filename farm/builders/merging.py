@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from farm.builders import AttemptFailed, Limits, Merged, Watch
-from farm.builders.failures import explain
+from farm.builders.failures import explain, not_started
 from farm.builders.outcome import Outcome
 from farm.builders.sandbox import NotStarted, Task, run_child
 from farm.builds import Failure, FailureKind
@@ -20,6 +20,7 @@ SECONDS = 60.0
 STALL_SECONDS = 20.0
 """``combine`` that hangs holds Python's lock, and the child is silent."""
 THEIRS, MINE, OUT = "theirs.cache", "mine.cache", "merged.cache"
+AGAIN = "the timings of the next build are merged again"
 UNFIT = "it is of another version or device, or damaged"
 
 
@@ -54,7 +55,7 @@ class TensorRTMerger:
         try:
             return run_child(task, Limits(seconds=SECONDS), silent)
         except NotStarted as error:
-            raise AttemptFailed(_failure(f"no process could be started: {error}")) from error
+            raise AttemptFailed(not_started(error, AGAIN)) from error
 
 
 def _merged(outcome: Outcome, out: Path) -> Merged:
@@ -72,4 +73,4 @@ def _merged(outcome: Outcome, out: Path) -> Merged:
 
 
 def _failure(text: str) -> Failure:
-    return Failure(FailureKind.TRANSIENT, text, "the timings of the next build are merged again")
+    return Failure(FailureKind.TRANSIENT, text, AGAIN)

@@ -6,25 +6,17 @@ Its job: ``module``, ``version``: what to import, and the version that it must h
 
 from __future__ import annotations
 
-import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from farm.builders.child import Channel
 
-MODE = 0o600
 SHOWN = 5
 
 
 def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Refit; what it returns is the message ``done``."""
-    try:
-        trt = importlib.import_module(job["module"])
-    except ImportError as error:
-        raise channel.Refused(what="import", text=str(error)) from None
-    if trt.__version__ != job["version"]:
-        raise channel.Refused(what="version", text=trt.__version__)
+    trt = channel.toolchain(job)
     logger = trt.Logger(trt.Logger.WARNING)
     engine = deserialised(trt, logger, job["plan"], channel)
     channel.ready()
@@ -34,7 +26,7 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
         config = engine.create_serialization_config()
         if hasattr(trt.SerializationFlag, "INCLUDE_REFIT"):  # else what was refitted could not be refitted again
             config.set_flag(trt.SerializationFlag.INCLUDE_REFIT)
-        write(job["out"], engine.serialize_with_config(config))
+        channel.write(job["out"], engine.serialize_with_config(config))
     return {"weights": count}
 
 
@@ -66,13 +58,3 @@ def refit(trt: Any, logger: Any, engine: Any, graph: str, channel: Channel) -> i
     if not refitter.refit_cuda_engine():
         raise channel.Refused(what="refit", text="TensorRT did not refit the engine")
     return len(names)
-
-
-def write(path: str, content: Any) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-    try:
-        rest = memoryview(content).cast("B")
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-    finally:
-        os.close(fd)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from farm.builders import AttemptFailed, Form, Limits, Watch
-from farm.builders.failures import explain
+from farm.builders.failures import explain, not_started
 from farm.builders.sandbox import NotStarted, Task, run_child
 from farm.builds import Failure, FailureKind
 from farm.toolchains import Toolchain
@@ -36,8 +36,7 @@ class TensorRTRefitter:
         try:
             outcome = run_child(Task(REFIT_CHILD, job, folder.absolute(), self.environment, gpu=True), limits, watch)
         except NotStarted as error:
-            failure = Failure(FailureKind.TRANSIENT, f"no process could be started: {error}", "try again")
-            raise AttemptFailed(failure) from error
+            raise AttemptFailed(not_started(error, "try again")) from error
         failed = explain(outcome, limits, {}, "refit")
         if failed is not None:
             raise AttemptFailed(failed)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from farm.builders import AttemptFailed, Form, Job, Limits, Product, Timed, Watch
-from farm.builders.failures import explain
+from farm.builders.failures import explain, not_started
 from farm.builders.notes import Notes, read_notes
 from farm.builders.outcome import Ending, Outcome
 from farm.builders.plan import HEADER_SIZE, mismatch, read_header
@@ -37,9 +37,9 @@ FELL = "it ended TensorRT's process"
 
 @dataclass(frozen=True)
 class TensorRTBuilder:
-    """Implements ``Builder``. ``environment`` is what children see beside a path and a home: on a GPU machine
-    ``LD_LIBRARY_PATH`` and ``CUDA_VISIBLE_DEVICES``, say. A child that gave no sign of life for ``stall_seconds``
-    is taken to hang (0: never)."""
+    """Implements ``Builder`` and ``Exporter``. ``environment`` is what children see beside a path and a home: on a GPU
+    machine ``LD_LIBRARY_PATH`` and ``CUDA_VISIBLE_DEVICES``, say. A child that gave no sign of life for
+    ``stall_seconds`` is taken to hang (0: never)."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     stall_seconds: float = STALL_SECONDS
@@ -90,13 +90,7 @@ class TensorRTBuilder:
         try:
             return run_child(task, limits, watch)
         except NotStarted as error:
-            raise AttemptFailed(
-                Failure(
-                    FailureKind.TRANSIENT,
-                    f"no process could be started: {error}",
-                    "look at the machine's room on disk, and its limits on processes, memory and open files",
-                )
-            ) from error
+            raise AttemptFailed(not_started(error)) from error
 
 
 @contextlib.contextmanager

@@ -8,14 +8,10 @@ A cache is never combined with itself: TensorRT hangs for ever in that. These tw
 
 from __future__ import annotations
 
-import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from farm.builders.child import Channel
-
-MODE = 0o600
 
 
 def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -34,7 +30,7 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
             # What both have stays as it is stored; False: never across devices.
             if not held.combine(mine, False):
                 raise channel.Refused(what="build", text="TensorRT did not combine the timing caches")
-        write(job["out"], held.serialize())
+        channel.write(job["out"], held.serialize())
     return {"unfit": "", "entries": entries_of(held)}
 
 
@@ -43,12 +39,7 @@ def explain(error: BaseException, phase: str) -> None:
 
 
 def make_builder(job: dict[str, Any], channel: Channel) -> Any:
-    try:
-        trt = importlib.import_module(job["module"])
-    except ImportError as error:
-        raise channel.Refused(what="import", text=str(error)) from None
-    if trt.__version__ != job["version"]:
-        raise channel.Refused(what="version", text=trt.__version__)
+    trt = channel.toolchain(job)
     try:
         builder = trt.Builder(trt.Logger(trt.Logger.WARNING))
     except (TypeError, RuntimeError) as error:
@@ -71,13 +62,3 @@ def entries_of(cache: Any) -> int | None:
         return len(cache.queryKeys())
     except (AttributeError, RuntimeError):
         return None
-
-
-def write(path: str, content: Any) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-    try:
-        rest = memoryview(content).cast("B")
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-    finally:
-        os.close(fd)

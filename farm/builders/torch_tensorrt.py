@@ -17,9 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from farm.builders import AttemptFailed, Form, Job, Limits, Product, Watch
+from farm.builders import AttemptFailed, Builder, Job, Product, Watch
 from farm.builders.counter import Counter, Shelf
-from farm.builders.failures import explain
+from farm.builders.failures import explain, not_started
 from farm.builders.outcome import Outcome
 from farm.builders.plan import HEADER_SIZE, mismatch, read_header
 from farm.builders.sandbox import STALL_SECONDS, NotStarted, Task, run_child
@@ -37,15 +37,12 @@ RTX = "rtx"
 
 @dataclass(frozen=True)
 class TorchTensorRTBuilder:
-    """Implements ``Builder`` but for ``export``: Torch-TensorRT takes the program itself. ``environment`` as for the
+    """Implements ``Builder``, and no ``Exporter``: Torch-TensorRT takes the program itself. ``environment`` as for the
     ``tensorrt`` builder; ``shelf`` has the engines of subgraphs that programs have in common."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     stall_seconds: float = STALL_SECONDS
     shelf: Shelf | None = None
-
-    def export(self, program: Path, folder: Path, limits: Limits, watch: Watch, names: Mapping[str, Any]) -> Form:
-        raise NotImplementedError("Torch-TensorRT takes programs as they are")
 
     def build(self, job: Job, watch: Watch) -> Product:
         """Build ``job``, whose form is the sanitised program; raises ``AttemptFailed`` or ``Cancelled``."""
@@ -70,13 +67,7 @@ class TorchTensorRTBuilder:
             with counter.open():
                 return run_child(task, job.limits, watch)
         except NotStarted as error:
-            raise AttemptFailed(
-                Failure(
-                    FailureKind.TRANSIENT,
-                    f"no process could be started: {error}",
-                    "look at the machine's room on disk, and its limits on processes, memory and open files",
-                )
-            ) from error
+            raise AttemptFailed(not_started(error)) from error
 
 
 def child_job(job: Job) -> dict[str, Any]:
@@ -215,14 +206,9 @@ def _write(
 class Builders:
     """Each toolchain's builder, as one ``Builder``."""
 
-    tensorrt: Any
-    torch_tensorrt: TorchTensorRTBuilder
-
-    def export(self, program: Path, folder: Path, limits: Limits, watch: Watch, names: Mapping[str, Any]) -> Form:
-        form: Form = self.tensorrt.export(program, folder, limits, watch, names)
-        return form
+    tensorrt: Builder
+    torch_tensorrt: Builder
 
     def build(self, job: Job, watch: Watch) -> Product:
         chosen = self.torch_tensorrt if job.toolchain.flavour == TORCH_TENSORRT else self.tensorrt
-        product: Product = chosen.build(job, watch)
-        return product
+        return chosen.build(job, watch)

@@ -13,8 +13,6 @@ once it has, whether it could: native code may end the process in between.
 
 from __future__ import annotations
 
-import importlib
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,6 @@ NETWORK_NAME = "farm"
 KEPT_ERRORS = 50
 LONGEST_ERROR = 4000
 PROGRESS_SECONDS = 0.1
-MODE = 0o600
 
 Trt = Any
 """The module ``tensorrt`` or ``tensorrt_rtx``; both have the parts of the API that are used here."""
@@ -34,7 +31,7 @@ Trt = Any
 
 def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Build the engine of ``job``; what it returns is the message ``done``."""
-    trt = load(job, channel)
+    trt = channel.toolchain(job)
     logger = make_logger(trt, channel, job["verbose"])
     builder = make_builder(trt, logger, channel)
     channel.ready()
@@ -54,8 +51,8 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     config.progress_monitor = monitor
     plan = build(builder, network, config, channel)
     with channel.phase("serialise"):
-        size = write(job["plan"], plan)
-        cache_written = save_timing_cache(config, cache, job, timed)
+        size = channel.write(job["plan"], plan)
+        cache_written = save_timing_cache(config, cache, job, timed, channel)
     del parser
     return {
         "size": size,
@@ -70,17 +67,6 @@ def run(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 def explain(error: BaseException, phase: str) -> None:
     """TensorRT's API says why by itself; anything else is a defect."""
-
-
-def load(job: dict[str, Any], channel: Channel) -> Trt:
-    """Import the toolchain and see that it is the one that was asked for."""
-    try:
-        trt = importlib.import_module(job["module"])
-    except ImportError as error:
-        raise channel.Refused(what="import", text=str(error)) from None
-    if trt.__version__ != job["version"]:
-        raise channel.Refused(what="version", text=trt.__version__)
-    return trt
 
 
 def offered(trt: Trt) -> list[str]:
@@ -349,19 +335,6 @@ def build(builder: Any, network: Any, config: Any, channel: Channel) -> Any:
     return plan
 
 
-def write(path: str, content: Any) -> int:
-    """Write all of ``content`` (anything with the buffer protocol); its size in bytes."""
-    view = memoryview(content).cast("B")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-    try:
-        rest = view
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-    finally:
-        os.close(fd)
-    return len(view)
-
-
 def start_timing_cache(config: Any, job: dict[str, Any], channel: Channel) -> tuple[Any, dict[str, Any]]:
     """Give the configuration a timing cache to start from, where one is wanted; the cache, and what is to be told."""
     timed: dict[str, Any] = {"aside": "", "before": None, "after": None}
@@ -384,13 +357,13 @@ def start_timing_cache(config: Any, job: dict[str, Any], channel: Channel) -> tu
     return cache, timed
 
 
-def save_timing_cache(config: Any, cache: Any, job: dict[str, Any], timed: dict[str, Any]) -> bool:
+def save_timing_cache(config: Any, cache: Any, job: dict[str, Any], timed: dict[str, Any], channel: Channel) -> bool:
     """Write the timing cache as the build left it; whether there is one."""
     held = config.get_timing_cache() if cache is not None else None
     if held is None:
         return False
     timed["after"] = entries_of(held)
-    write(job["timing_cache_out"], held.serialize())
+    channel.write(job["timing_cache_out"], held.serialize())
     return True
 
 

@@ -15,7 +15,7 @@ def doctor(as_json: opt.Json = False) -> None:
     """Say what this machine can build, and why not the rest."""
     from farm.config import load
     from farm.doctor import examine
-    from farm.wiring import open_store, open_upkeep
+    from farm.wiring.backends import open_store, open_upkeep
 
     findings = examine(load(), open_upkeep, open_store)
     if as_json:

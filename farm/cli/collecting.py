@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from farm.collection import Rules
     from farm.config import Config
     from farm.leaving import Pin, Pinned
-    from farm.lockline import LockEntry
+    from farm.prebuilds.lock import LockEntry
 
 SHOWN = 50
 
@@ -96,7 +96,7 @@ def gc(
     options, the budget and quotas of the configuration. Safe at any time, beside builders and readers.
     """
     from farm.config import load
-    from farm.wiring import collect
+    from farm.wiring.upkeep import collect
 
     config = load()
     rules = _rules(config, max_bytes, max_age, retired, namespaces, grace)
@@ -228,7 +228,7 @@ def pin(
     from farm.config import load
     from farm.pinning import by_lock, by_prefix
     from farm.pinning import pin as put
-    from farm.wiring import open_upkeep
+    from farm.wiring.backends import open_upkeep
 
     if bool(what) == (lock is not None):
         raise BadInput("give engines or keys, or a lock file", "write 'farm pin KEY' or 'farm pin --lock farm.lock'")
@@ -249,7 +249,7 @@ def pin(
 
 
 def _read_lock(path: Path) -> tuple[LockEntry, ...]:
-    from farm.lockline import parse_lock
+    from farm.prebuilds.lock import parse_lock
 
     try:
         return parse_lock(path.read_text("utf-8"))
@@ -273,7 +273,7 @@ def unpin(
     """Forget a pin: what it kept may be collected."""
     from farm.config import load
     from farm.pinning import unpin as drop
-    from farm.wiring import open_upkeep
+    from farm.wiring.backends import open_upkeep
 
     config = load()
     index = open_upkeep(config)
@@ -292,7 +292,7 @@ def budget_documents(config: Config) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
     from farm.collecting import standings
-    from farm.wiring import open_upkeep
+    from farm.wiring.backends import open_upkeep
 
     index = open_upkeep(config)
     try:
@@ -314,7 +314,7 @@ def budget_facts(documents: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def pin_documents(config: Config) -> list[dict[str, Any]]:
-    from farm.wiring import open_upkeep
+    from farm.wiring.backends import open_upkeep
 
     index = open_upkeep(config)
     try:

@@ -40,7 +40,7 @@ def worker(
     FARM_DRAIN_SECONDS; a second signal hands it back at once.
     """
     from farm.cli.working import work
-    from farm.wiring import beside_database
+    from farm.wiring.backends import beside_database
 
     config = configured(concurrency=concurrency, host=name)
     beside_database(config)
@@ -61,7 +61,7 @@ def upgrade(as_json: opt.Json = False) -> None:
     """Bring the database to this release's schema. An embedded farm does it by itself."""
     from farm.config import load
     from farm.db.migrate import upgrade as migrate
-    from farm.wiring import beside_database, make_home
+    from farm.wiring.backends import beside_database, make_home
 
     config = load()
     beside_database(config)
@@ -79,7 +79,7 @@ def check(as_json: opt.Json = False) -> None:
     """Say whether the database has this release's schema; exit 1 when it has not."""
     from farm.config import load
     from farm.db.migrate import needs_upgrade
-    from farm.wiring import beside_database
+    from farm.wiring.backends import beside_database
 
     config = load()
     beside_database(config)

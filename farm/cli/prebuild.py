@@ -16,9 +16,10 @@ from farm.cli.session import opened
 from farm.errors import BadInput, Unavailable
 
 if TYPE_CHECKING:
-    from farm.lockline import LockEntry
-    from farm.prebuild import PrebuildSpec
-    from farm.prebuilding import Item, Prebuild, Sources
+    from farm.prebuilding.planning import Sources
+    from farm.prebuilding.standing import Item, Prebuild
+    from farm.prebuilds.entries import PrebuildSpec
+    from farm.prebuilds.lock import LockEntry
     from farm.service import Farm
 
 MISSING, FAILED = 3, 1
@@ -118,8 +119,8 @@ def prebuild(
 
     Every model for every target; what is there already is not built again. Writes farm.lock.
     """
-    from farm.prebuild_file import read_manifest
-    from farm.prebuild_file import schema as manifest_schema
+    from farm.prebuilds.manifest import read_manifest
+    from farm.prebuilds.manifest import schema as manifest_schema
 
     if schema:
         emit(manifest_schema())
@@ -155,8 +156,8 @@ def seconds_of(text: str) -> float:
 
 
 def _run(spec: PrebuildSpec, wish: Wish) -> int:
-    from farm.model_sources import model_sources
-    from farm.prebuild_lock import write_lock
+    from farm.prebuilding.sources import model_sources
+    from farm.prebuilds.lock_file import write_lock
 
     left = _clock(wish.timeout)
     old = _old_lock(wish)
@@ -197,7 +198,7 @@ def _pinned(farm: Farm, found: Prebuild, wish: Wish) -> list[str]:
 
 
 def _old_lock(wish: Wish) -> tuple[LockEntry, ...]:
-    from farm.prebuild_lock import read_lock, read_old_lock
+    from farm.prebuilds.lock_file import read_lock, read_old_lock
 
     if not wish.writes:
         return read_lock(wish.lock, needed=wish.locked)
@@ -208,11 +209,11 @@ def _old_lock(wish: Wish) -> tuple[LockEntry, ...]:
 
 
 def _built(farm: Farm, found: Prebuild, left: Callable[[], float | None]) -> Prebuild:
-    from farm import prebuilding
     from farm.cli.progress import watching
+    from farm.prebuilding.building import build
 
     with watching(found.counts().get("missing", 0)) as shown:
-        return prebuilding.build(farm, found, timeout=left(), on_change=shown)
+        return build(farm, found, timeout=left(), on_change=shown)
 
 
 def _clock(timeout: float | None) -> Callable[[], float | None]:
@@ -223,7 +224,7 @@ def _clock(timeout: float | None) -> Callable[[], float | None]:
 def _unchanged(spec: PrebuildSpec, since: str) -> set[str]:
     if not since:
         return set()
-    from farm.changed import changes_since, unchanged
+    from farm.prebuilding.changed import changes_since, unchanged
 
     return unchanged(spec, changes_since(Path(spec.file).resolve().parent, since))
 
@@ -232,10 +233,10 @@ def _planned(
     farm: Farm, spec: PrebuildSpec, sources: Sources, old: Sequence[LockEntry], unchanged: set[str]
 ) -> Prebuild:
     """The plan, said in one line, and its warnings, before anything is built."""
-    from farm import prebuilding
-    from farm.prebuild_report import line
+    from farm.prebuilding.planning import plan
+    from farm.prebuilding.report import line
 
-    found = prebuilding.plan(farm, spec, sources, old, unchanged)
+    found = plan(farm, spec, sources, old, unchanged)
     note(f"farm: {line(found)}")
     for text in opt.distinct([text for item in found.items if item.identity for text in item.identity.warnings]):
         note(f"farm: note: {text}")
@@ -269,7 +270,7 @@ def _tell(found: Prebuild, changes: Sequence[str], written: bool, wish: Wish, pi
 def _report(found: Prebuild, changes: Sequence[str], wish: Wish) -> None:
     """The files that were asked for, and what GitHub reads where this runs there."""
     from farm.config import pipeline
-    from farm.prebuild_report import junit, markdown, workflow_commands
+    from farm.prebuilding.report import junit, markdown, workflow_commands
 
     site = pipeline()
     if wish.junit:
@@ -293,7 +294,7 @@ def _write(path: Path, text: str, add: bool = False) -> None:
 
 def _show(found: Prebuild) -> None:
     """What is the same for two runs that find the same: no times, in the manifest's order."""
-    from farm.prebuild_report import line
+    from farm.prebuilding.report import line
 
     columns = [Column("model", cut="tail"), Column("target"), Column("variant", cut="tail"), Column("state")]
     table = Table([*columns, Column("engine", right=True), Column("key")])
@@ -307,7 +308,7 @@ def _show(found: Prebuild) -> None:
 
 
 def _note_trouble(found: Prebuild, wish: Wish) -> None:
-    from farm.prebuild_report import why
+    from farm.prebuilding.report import why
 
     for item in found.items:
         if item.state.there:

@@ -57,14 +57,14 @@ def promote(
     if by and not vouch:
         raise BadInput("--by says who vouches", "give it with --vouch")
     if lock is not None:
-        from farm.prebuild_lock import read_lock
+        from farm.prebuilds.lock_file import read_lock
 
         names = [*names, *opt.distinct([line.engine for line in read_lock(lock)])]
     if not names:
         raise BadInput("nothing to promote is named", "give keys, recipes, digests or builds, or --lock farm.lock")
     from farm.cli.asking import exit_code, wait_for
     from farm.promoting import promote as do
-    from farm.wiring import open_signer
+    from farm.wiring.backends import open_signer
 
     config = configured()
     who = (by or config.tenant) if vouch else ""

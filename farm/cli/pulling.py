@@ -16,12 +16,12 @@ from farm.cli import options as opt
 from farm.cli.output import note
 from farm.cli.session import opened
 from farm.errors import BadInput, BuildFailed, FarmError, Missing, Unavailable
-from farm.prebuilding import names_of
+from farm.prebuilding.lines import names_of
 from farm.targets import parse_target
 
 if TYPE_CHECKING:
-    from farm.lockline import LockEntry
-    from farm.pulls import Pulled
+    from farm.prebuilds.lock import LockEntry
+    from farm.pulling.pulls import Pulled
     from farm.service import Farm
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
@@ -96,16 +96,16 @@ def pull_locked(
 ) -> list[dict[str, Any]]:
     """Fetch what a lock file names: of the models ``names`` (all, when there are none), for ``targets``."""
     from farm.config import load
-    from farm.hosts.gpu import local_gpu
-    from farm.prebuild_lock import read_lock
+    from farm.prebuilds.lock_file import read_lock
     from farm.wiring import open_pulling
+    from farm.wiring.backends import gpu_here
 
     path = lock or Path("farm.lock")
     if lock is None and not path.exists():
         raise BadInput("nothing to pull is named", "give keys or models, or a lock file with --lock")
     _check_layout(layout)
     lines = read_lock(path)
-    wanted = [parse_target(text, local_gpu) for text in targets]
+    wanted = [parse_target(text, gpu_here) for text in targets]
     with open_pulling(load()) as pulling:
         found = pulling.pull(pulling.choose(path, lines, names, wanted, portable), folder, layout, jobs)
     for item in found:
@@ -114,7 +114,7 @@ def pull_locked(
 
 
 def _check_layout(layout: str) -> None:
-    from farm.pulls import LAYOUTS
+    from farm.pulling.pulls import LAYOUTS
 
     if layout not in LAYOUTS:
         raise BadInput(f"--layout {layout} is not known", f"write one of {', '.join(LAYOUTS)}")
@@ -149,8 +149,8 @@ def pull_named(
 
 
 def _repository(farm: Farm, wishes: Sequence[Wish], folder: Path, layout: str) -> list[Pulled]:
-    from farm.lock_choice import Choice
-    from farm.pulls import Pulling
+    from farm.pulling.choice import Choice
+    from farm.pulling.pulls import Pulling
 
     rows = {wish.engine.digest: wish.engine for wish in wishes}
     pulling = Pulling(farm.store, lambda line: farm.cache.distrusts(rows[line.engine]))
@@ -158,7 +158,7 @@ def _repository(farm: Farm, wishes: Sequence[Wish], folder: Path, layout: str) -
 
 
 def _as_line(wish: Wish) -> LockEntry:
-    from farm.lockline import LockEntry
+    from farm.prebuilds.lock import LockEntry
 
     engine, told = wish.engine, wish.engine.manifest
     return LockEntry(
@@ -196,10 +196,10 @@ def wanted(farm: Farm, keys: Sequence[str], targets: Sequence[str], asks: Sequen
 
 
 def _by_key(farm: Farm, prefix: str, targets: Sequence[str]) -> Wish:
-    from farm.hosts.gpu import local_gpu
-    from farm.lock_choice import is_place
+    from farm.pulling.choice import is_place
+    from farm.wiring.backends import gpu_here
 
-    places = [parse_target(text, local_gpu) for text in targets]
+    places = [parse_target(text, gpu_here) for text in targets]
 
     def is_meant(told: Mapping[str, Any]) -> bool:
         words, toolchain = (str(told.get(name, "")) for name in ("target", "toolchain"))

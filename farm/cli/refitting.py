@@ -32,13 +32,14 @@ def refit(
 
     The engine must have been built with immutable_weights=false. What is stored stays as it is.
     """
-    from farm.wiring import open_refits
+    from farm.making import for_making
+    from farm.wiring.workers import open_refits
 
     with opened() as farm:
         engine = _engine(farm, key)
         dest = output or weights.with_name(f"{weights.stem}.{short(str(engine.manifest.get('key', '')))}.plan")
         try:
-            done = open_refits(farm.config, farm.index, farm.store).refit(engine, weights, dest)
+            done = open_refits(farm.config, for_making(farm.index), farm.store).refit(engine, weights, dest)
         except BuildFailed as error:
             raise BuildFailed(f"the engine was not refitted: {error.message}", error.hint) from error
         document: dict[str, Any] = {

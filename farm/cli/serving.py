@@ -171,6 +171,6 @@ def _show(found: list[Token]) -> None:
 
 def _book() -> contextlib.closing[SqlIndex]:
     from farm.config import load
-    from farm.wiring import open_upkeep
+    from farm.wiring.backends import open_upkeep
 
     return contextlib.closing(open_upkeep(load()))

@@ -138,7 +138,7 @@ def rollback(
 
 def _opened() -> tuple[TimingCaches, Config]:
     from farm.config import load
-    from farm.wiring import open_timing
+    from farm.wiring.backends import open_timing
 
     config = load()
     return open_timing(config), config
@@ -160,7 +160,7 @@ def _target(caches: TimingCaches, config: Config, prefix: str) -> tuple[Scope, C
     """The scope, and how its caches are merged here; ``None`` where this machine has not what it takes."""
     from farm.builders import Watch
     from farm.timing_history import Scope
-    from farm.wiring import open_merger, timed_here
+    from farm.wiring.workers import open_merger, timed_here
 
     timed, environment = timed_here()
     editable = config.timing in ("editable", "strict")
@@ -311,7 +311,7 @@ def _entries(version: Version) -> str:
 
 
 def _say_no_op() -> None:
-    from farm.wiring import installed_toolchains
+    from farm.wiring.backends import installed_toolchains
 
     if not all(toolchain.device_bound for toolchain in installed_toolchains()):
         note(f"farm: {NO_OP}")

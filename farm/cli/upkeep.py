@@ -40,7 +40,7 @@ def reconcile(
     names. Safe at any time, anywhere, beside builders and readers.
     """
     from farm.config import load
-    from farm.wiring import reconcile as run
+    from farm.wiring.upkeep import reconcile as run
 
     tally = run(load(), grace, dry_run, sure, lambda text: note(f"farm: {text}"))
     if as_json:
@@ -78,7 +78,7 @@ def migrate(
     May be repeated, and goes on where it was interrupted.
     """
     from farm.config import load
-    from farm.wiring import migrate as run
+    from farm.wiring.upkeep import migrate as run
 
     moved = run(load(), home.expanduser().absolute(), dry_run, lambda text: note(f"farm: {text}"))
     if as_json:

@@ -49,7 +49,7 @@ def verify(
     builders and readers; goes on where it was interrupted.
     """
     from farm.verify import Verify
-    from farm.wiring import open_timing, open_upkeep
+    from farm.wiring.backends import open_timing, open_upkeep
 
     config = configured(store_cache=0)  # the store's own bytes, not this machine's copies
     with opened(config, building=repair) as farm:

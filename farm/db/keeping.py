@@ -25,7 +25,8 @@ from farm.db.rows import (
 )
 from farm.db.session import Database, reads, writes
 from farm.errors import NoSuchThing, NotAllowed
-from farm.index import StoredForm, StoredProgram, Sweep, Trial
+from farm.index import StoredProgram, Sweep, Trial
+from farm.making import StoredForm
 from farm.namespaces import UNTRUSTED
 
 

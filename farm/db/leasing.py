@@ -15,7 +15,8 @@ from farm.db.models import attempts, events, log_chunks, wakes, workers
 from farm.db.nodes import seats
 from farm.db.rows import build_from, clean, dump, request_from, worker_from
 from farm.db.session import Database, reads, repeats, writes
-from farm.index import FRESH_SECONDS, Beat, Offer, Sign, Worker
+from farm.index import FRESH_SECONDS, Worker
+from farm.making import Beat, Offer, Sign
 from farm.placement import wake_counts
 
 # How long a lease looks again for a build whose row somebody has locked for a moment: to raise its priority, say.

@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row
 
 from farm.builds import UNREADABLE, Build, BuildRequest, BuildState, Engine, Failure, FailureKind
-from farm.index import Attempt, Event, KeyParts, StoredForm, StoredProgram, Trial, Worker
+from farm.index import Attempt, Event, KeyParts, StoredProgram, Trial, Worker
+from farm.making import StoredForm
 
 ID_LETTERS = 12
 REMEMBERED_REQUESTS = 20_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,10 +16,10 @@ SECONDS = 20.0
 
 
 def cuda_devices(
-    environ: Mapping[str, str] | None = None, seconds: float = SECONDS, child: Path = CHILD
+    environ: Mapping[str, str], seconds: float = SECONDS, child: Path = CHILD
 ) -> tuple[list[dict[str, Any]], str]:
     """The GPUs that ``environ`` leaves to CUDA, as ``cuda_child.describe`` gives them; or none, and why."""
-    out, why = _run([sys.executable, "-I", str(child)], dict(os.environ if environ is None else environ), seconds)
+    out, why = _run([sys.executable, "-I", str(child)], dict(environ), seconds)
     if why:
         return [], why
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from farm.gpus import Gpu, find_gpu, plain_name
@@ -11,9 +12,9 @@ from farm.hosts.probe import machine, probe
 __all__ = ["gpu_of", "local_gpu", "machine"]
 
 
-def local_gpu() -> Gpu | None:
-    """The first GPU that this process may use, or ``None``. Never raises: no driver is no GPU."""
-    found = probe().gpus
+def local_gpu(environ: Mapping[str, str]) -> Gpu | None:
+    """The first GPU that ``environ`` leaves, or ``None``. Never raises: no driver is no GPU."""
+    found = probe(environ).gpus
     return gpu_of(found[0]) if found else None
 
 

@@ -44,19 +44,18 @@ class Host:
     why_no_gpu: str = ""
 
 
-def probe(gpu: int | None = None, scratch: Path = Path(), environ: Mapping[str, str] | None = None) -> Host:
-    """This machine, with its GPUs or only number ``gpu`` of them, as ``nvidia-smi`` counts.
+def probe(environ: Mapping[str, str], gpu: int | None = None, scratch: Path = Path()) -> Host:
+    """This machine, with the GPUs that ``environ`` leaves, or only number ``gpu`` of them, as ``nvidia-smi`` counts.
 
     ``scratch`` is the folder whose disk counts (it need not be there yet).
     """
-    env = os.environ if environ is None else environ
     host = Host(socket.gethostname(), machine(), cores(), memory(), disk_free(scratch), vantage())
     try:
         with driver() as session:
-            found = _of_driver(session, host, gpu, env.get("CUDA_VISIBLE_DEVICES"))
+            found = _of_driver(session, host, gpu, environ.get("CUDA_VISIBLE_DEVICES"))
     except NoDriver as error:
         return replace(host, why_no_gpu=str(error))
-    return replace(found, gpus=tuple(_counted(device, env) for device in found.gpus))
+    return replace(found, gpus=tuple(_counted(device, environ) for device in found.gpus))
 
 
 def machine() -> str:
@@ -97,10 +96,10 @@ def disk_free(folder: Path) -> int:
     return 0
 
 
-def environment_for(device: GpuDevice | None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a build's child must see to use ``device`` and nothing else; ``None`` hides every GPU from it."""
-    env = os.environ if environ is None else environ
-    kept = {name: env[name] for name in ("LD_LIBRARY_PATH",) if env.get(name)}
+def environment_for(device: GpuDevice | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a build's child must see, of ``environ`` too, to use ``device`` and nothing else; ``None`` hides every GPU
+    from it."""
+    kept = {name: environ[name] for name in ("LD_LIBRARY_PATH",) if environ.get(name)}
     chosen = device.uuid if device else ""
     return {"CUDA_VISIBLE_DEVICES": chosen, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **kept}
 

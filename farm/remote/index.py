@@ -1,13 +1,13 @@
 """``farm.index.Index`` behind a server, as far as a client calls it.
 
-What only workers and upkeep ask of an index is not here: they stand beside the database. What an index decides for
-whoever holds it (namespaces, tenants, turns, wake-ups) the server decides by the token.
+What only workers (``farm.making``) and upkeep ask of an index is not here: they stand beside the database. What an
+index decides for whoever holds it (namespaces, tenants, turns, wake-ups) the server decides by the token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 from farm.builds import Build, BuildRequest, BuildState, Engine
@@ -18,7 +18,6 @@ from farm.index import (
     Claim,
     Event,
     Found,
-    Index,
     KeyParts,
     NodeHealth,
     Past,
@@ -29,6 +28,7 @@ from farm.index import (
     WantedPortable,
     Worker,
 )
+from farm.making import Making
 from farm.measurements import Awaiting, Measurement, MeasuringAsk
 from farm.placement import Seat
 from farm.remote.link import Link
@@ -52,6 +52,9 @@ from farm.wire import (
     Watching,
 )
 
+if TYPE_CHECKING:
+    from farm.index import Index
+
 T = TypeVar("T")
 
 CLAIM_SECONDS = 900.0
@@ -69,7 +72,7 @@ class RemoteIndex:
         self._seen: dict[str, Seen] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return refused(name, Index)
+        return refused(name, Making)
 
     # -- engines ---------------------------------------------------------------------------------------------
 
@@ -288,3 +291,7 @@ def _batches(things: Sequence[T]) -> Iterable[Sequence[T]]:
 def _part(text: str) -> str:
     """One part of a path."""
     return quote(text, safe="") or "-"
+
+
+if TYPE_CHECKING:
+    _conforms: type[Index] = RemoteIndex

@@ -13,7 +13,8 @@ from farm.config import Config
 from farm.errors import BadInput, Unavailable
 from farm.web.app import make_app
 from farm.web.desk import Desk
-from farm.wiring import gone_workers, open_dispatch, open_identifier, open_store, open_upkeep
+from farm.wiring.backends import gone_workers, open_identifier, open_store, open_upkeep
+from farm.wiring.dispatches import open_dispatch
 
 STOP_SECONDS = 10
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farm.blobs.names import PREFIX
-from farm.lockline import LockEntry, format_lock
+from farm.prebuilds.lock import LockEntry, format_lock
 from tests.bench.measure import Row, Times, Unavailable, beside, clean, folder
 from tests.bench.programs import CACHE, ROOT
 from tests.bench.transfers import BUCKET, _write

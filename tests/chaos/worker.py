@@ -17,7 +17,8 @@ from farm.dispatch import Station
 from farm.errors import FarmError, Unavailable
 from farm.logging import configure
 from farm.repair import Repair
-from farm.wiring import gone_workers, open_dispatch
+from farm.wiring.backends import gone_workers
+from farm.wiring.dispatches import open_dispatch
 from tests.chaos.builder import ChaosBuilder
 from tests.chaos.twice import send_twice
 from tests.chaos.work import QUEUE

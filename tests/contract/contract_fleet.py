@@ -26,7 +26,8 @@ from index_things import (
 
 from farm.builds import BuildRequest, BuildState, FailureKind, Lease
 from farm.errors import LeaseLost
-from farm.index import Beat, Claimed, Index, Sign, Worker
+from farm.index import Claimed, Index, Worker
+from farm.making import Beat, Sign
 
 NODE, LOST = FailureKind.NODE, FailureKind.LOST
 

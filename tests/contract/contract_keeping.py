@@ -8,7 +8,8 @@ import pytest
 from index_things import EXPIRED, TTL, digest, lease, queued, unwanted
 
 from farm.errors import NoSuchThing
-from farm.index import Index, StoredForm, StoredProgram, Sweep, Trial, Worker
+from farm.index import Index, StoredProgram, Sweep, Trial, Worker
+from farm.making import StoredForm
 
 WORKER = Worker("h:1:a", "h", 1, 1234.5, ("c1", "c2"), {"cores": 2, "vantage": "x"})
 PROGRAM = StoredProgram(digest("p"), "models/a.pt2", "pt2", 2**33, digest("g"), "b3:w")

@@ -10,8 +10,9 @@ from index_things import claim, digest, engine_of, failure, kinds, lease, made, 
 
 from farm.builds import Engine, FailureKind
 from farm.collection import Kind, Thing
-from farm.index import StoredForm, StoredProgram, Sweep, Trial
+from farm.index import StoredProgram, Sweep, Trial
 from farm.leaving import Leaving, Pinned
+from farm.making import StoredForm
 from farm.upkeep import Holder
 from farm.usage import Usage
 

@@ -14,7 +14,8 @@ from index_things import CAPABILITY, digest, engine_of, kinds, lease, made, offe
 from farm.builds import Engine
 from farm.db.index import SqlIndex
 from farm.errors import NotAllowed
-from farm.index import Adoption, Claimed, Index, StoredForm
+from farm.index import Adoption, Claimed, Index
+from farm.making import StoredForm
 from farm.namespaces import UNTRUSTED, Realm
 
 PR = Realm("pr-1")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from index_things import claim, digest, engine_of, kinds, lease, made, parts_of, queued, request
 
-from farm.index import StoredForm, StoredProgram, Wanted
+from farm.index import StoredProgram, Wanted
+from farm.making import StoredForm
 from farm.upkeep import Holder, Holding, Upkeep
 
 PROGRAM = StoredProgram(digest("p"), "a.pt2", "pt2", 10, digest("g"), "b3:w")

@@ -11,7 +11,8 @@ import sqlalchemy
 from farm.builds import Build, BuildRequest, Engine, Failure, FailureKind, Lease
 from farm.db.index import SqlIndex
 from farm.errors import LeaseLost
-from farm.index import Beat, Claim, Index, KeyParts, Offer, Sign, Wanted, Worker
+from farm.index import Claim, Index, KeyParts, Wanted, Worker
+from farm.making import Beat, Offer, Sign
 
 CAPABILITY = "tensorrt_rtx-1.7.1.116-sm_89"
 ABLE = [CAPABILITY]

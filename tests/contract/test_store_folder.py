@@ -20,7 +20,8 @@ import pytest
 from store_contract import LARGE, SMALL, Age, Spoil, StoreContract, name
 
 from farm.blobs import folder as folder_module
-from farm.blobs.folder import SWEEP_AFTER_S, FolderStore
+from farm.blobs.folder import FolderStore
+from farm.blobs.temporary import SWEEP_AFTER_S
 from farm.errors import BadInput, CorruptBlob, Unavailable
 from farm.store import LABEL
 

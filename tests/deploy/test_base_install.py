@@ -13,7 +13,7 @@ import pytest
 from deployment import ROOT
 
 from farm.blobs.folder import FolderStore
-from farm.lockline import LockEntry, format_lock
+from farm.prebuilds.lock import LockEntry, format_lock
 from tests.conftest import clean_environment
 
 MOST_MB = 100

@@ -19,8 +19,8 @@ import pytest
 import yaml
 from deployment import DEPLOY, KNOWN_VARIABLES
 
-from farm.lockline import parse_lock
-from farm.prebuild_file import read_manifest
+from farm.prebuilds.lock import parse_lock
+from farm.prebuilds.manifest import read_manifest
 from tests.conftest import clean_environment
 
 CI = DEPLOY / "ci"

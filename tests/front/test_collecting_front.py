@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.lockline import LockEntry, format_lock
+from farm.prebuilds.lock import LockEntry, format_lock
 from tests.conftest import Farms
 from tests.support.stock import open_place, stock_engines, stock_program, stock_request
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from farm.lockline import parse_lock
+from farm.prebuilds.lock import parse_lock
 from tests.conftest import Farms, Ran, descendants, eventually
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("builds")]
@@ -290,7 +290,8 @@ def test_the_schema_needs_no_farm(farm: Farms) -> None:
 
 def test_the_command_line_stays_light(farm: Farms) -> None:
     code = (
-        "import sys; import farm.cli.app, farm.cli.pulling, farm.pulls, farm.prebuild_file; farm.cli.app.app_for();"
+        "import sys; import farm.cli.app, farm.cli.pulling, farm.pulling.pulls, farm.prebuilds.manifest;"
+        "farm.cli.app.app_for();"
         "print([m for m in ('torch', 'tensorrt_rtx', 'boto3', 'celery', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

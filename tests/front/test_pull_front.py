@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from farm.blobs.folder import FolderStore
-from farm.lockline import LockEntry, format_lock, parse_lock
+from farm.prebuilds.lock import LockEntry, format_lock, parse_lock
 from tests.conftest import Farms
 
 MIB = 2**20

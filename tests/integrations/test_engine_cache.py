@@ -12,7 +12,7 @@ import pytest
 
 from farm.config import load
 from farm.index import Index
-from farm.wiring import open_index, open_store
+from farm.wiring.backends import open_index, open_store
 from tests.conftest import eventually
 from tests.integrations.conftest import Compilers
 

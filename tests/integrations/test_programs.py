@@ -14,7 +14,7 @@ import pytest
 from farm.builders.plan import read_header
 from farm.config import load
 from farm.container import unpack
-from farm.wiring import open_index
+from farm.wiring.backends import open_index
 from tests.conftest import FARM, clean_environment
 from tests.integrations.conftest import Compilers
 from tests.support.torch_tensorrt_site import python_path

@@ -22,8 +22,9 @@ def fill(url: str) -> None:
 
     from farm.builds import FailureKind
     from farm.db.index import SqlIndex
-    from farm.index import StoredForm, StoredProgram, Sweep, Trial, Worker
+    from farm.index import StoredProgram, Sweep, Trial, Worker
     from farm.leaving import Pinned
+    from farm.making import StoredForm
     from farm.tokens import Token
     from farm.usage import Usage
 

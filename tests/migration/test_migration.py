@@ -22,7 +22,7 @@ from farm.db.migrate import HEAD, REVISIONS, needs_upgrade, upgrade
 from farm.db.models import WHERE, metadata
 from farm.db.session import make_engine, parse_url
 from farm.errors import Unavailable
-from farm.index import Offer
+from farm.making import Offer
 
 HERE = Path(__file__).parent
 FROZEN = sorted(HERE.glob("frozen_*.sql"))

@@ -35,7 +35,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FARM_TOOLCHAIN", "tensorrt_rtx==1.7.1.116")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("farm.wiring.open_crew", noop_crew)
+    monkeypatch.setattr("farm.wiring.workers.open_crew", noop_crew)
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from farm.collection import Kind
 from farm.config import Config
 from farm.errors import NotAllowed
 from farm.forms import EXPORTER_NAME, SCHEMA
-from farm.index import Adoption, KeyParts, Offer, StoredForm
+from farm.index import Adoption, KeyParts
+from farm.making import Offer, StoredForm
 from farm.manifests import blob_of, body, whole
 from farm.promoting import promote
 from farm.remaking import answer_of
@@ -32,7 +33,7 @@ from farm.timing import Lesson, TimingCaches
 from farm.timing_history import Author, Device, Scope
 from farm.trust import load_signer
 from farm.upkeep import Holder
-from farm.wiring import open_timing, open_upkeep
+from farm.wiring.backends import open_timing, open_upkeep
 from tests.namespaces.conftest import MODEL, Opener, ask
 
 EVIL = b"what an untrusted client would have trusted readers load"

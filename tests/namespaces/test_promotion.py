@@ -179,7 +179,7 @@ def test_what_a_client_built_is_promoted_from_its_program(opened: Opener, tmp_pa
     pr.cache.keep(identity, plan, "bob", 1.0, {})
     with pytest.raises(Missing, match="its program"):
         promote(main, [identity.recipe])
-    pr.cache.keep(identity, plan, "bob", 1.0, {"program": pr._store_program(identity)})
+    pr.cache.keep(identity, plan, "bob", 1.0, {"program": pr.store_program(identity)})
     (one,) = promote(main, [identity.recipe], source="client/bob")
     (ended,) = main.wait([one.answer], timeout=20)
     assert ended.outcome is Outcome.BUILT and served(main) not in (None, EVIL)

@@ -7,7 +7,7 @@ import pytest
 from farm.asks import Ask, Outcome
 from farm.builds import BuildState
 from farm.errors import BadConfig
-from farm.index import Offer
+from farm.making import Offer
 from tests.namespaces.conftest import MODEL, Opener, ask
 
 

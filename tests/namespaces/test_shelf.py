@@ -14,7 +14,7 @@ from farm.container import header_for
 from farm.engine_shelf import FarmShelf
 from farm.errors import Missing
 from farm.promoting import promote
-from farm.wiring import open_index, open_store
+from farm.wiring.backends import open_index, open_store
 from tests.namespaces.conftest import MODEL, Opener
 
 PLAN = memoryview(b"a subgraph's plan")

@@ -15,7 +15,9 @@ from farm.config import Config
 from farm.container import header_for
 from farm.engine_shelf import FarmShelf
 from farm.service import Farm
-from farm.wiring import fit_machine, open_index, open_shelf, open_store, open_worker
+from farm.wiring import open_shelf
+from farm.wiring.backends import open_index, open_store
+from farm.wiring.workers import fit_machine, open_worker
 from tests.namespaces.conftest import MODEL, Opener
 
 FLEET = "redis://localhost:1/0"

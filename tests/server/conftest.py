@@ -50,7 +50,7 @@ class Server:
         )
         threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True).start()
         assert self.process.stdout is not None
-        said = "".join(itertools.islice(self.process.stdout, 3))
+        said = self.process.stdout.readline()
         assert said, "".join(self.log)
         self.url = json.loads(said)["url"]
         return self

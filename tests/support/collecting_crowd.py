@@ -41,7 +41,7 @@ from farm.repair import Repair
 from farm.service import Farm
 from farm.store import lost
 from farm.upkeep import Holder
-from farm.wiring import gone_workers, open_store, open_upkeep
+from farm.wiring.backends import gone_workers, open_store, open_upkeep
 from tests.chaos.servers import die_with_parent
 from tests.support.asker import Elsewhere
 from tests.support.noop import NoopBuilder

@@ -28,8 +28,8 @@ def plan_of(settings: Any, capabilities: Any, profiles: Any) -> bytes:
 
 @dataclass(frozen=True)
 class NoopBuilder:
-    """Implements ``farm.builders.Builder``. A build takes ``seconds``, give or take ``jitter`` of it; ``flaky`` is the
-    share of attempts that fail for a passing reason."""
+    """Implements ``farm.builders.Builder`` and ``Exporter``. A build takes ``seconds``, give or take ``jitter`` of it;
+    ``flaky`` is the share of attempts that fail for a passing reason."""
 
     seconds: float = 0.0
     jitter: float = 0.0

@@ -20,16 +20,9 @@ from farm.forms import Forms
 from farm.ledger import Ledger
 from farm.namespaces import queues
 from farm.repair import Repair
-from farm.wiring import (
-    SAY_SECONDS,
-    gone_workers,
-    open_dispatch,
-    open_identifier,
-    open_index,
-    open_signer,
-    open_store,
-    open_trust,
-)
+from farm.wiring.backends import gone_workers, open_identifier, open_index, open_signer, open_store, open_trust
+from farm.wiring.dispatches import open_dispatch
+from farm.wiring.workers import SAY_SECONDS
 from farm.worker import BuildWorker, Workshop
 from tests.support.noop import NoopBuilder
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from farm.builds import BuildRequest, Engine, Failure, FailureKind, Lease
 from farm.config import Config, load
-from farm.index import KeyParts, StoredForm, StoredProgram, Sweep, Trial
+from farm.index import KeyParts, StoredProgram, Sweep, Trial
+from farm.making import StoredForm
 from farm.portability import Serves
 from farm.store import BlobStore
 from farm.upkeep import Upkeep
-from farm.wiring import open_store, open_upkeep
+from farm.wiring.backends import open_store, open_upkeep
 from tests.contract.index_things import TTL, digest, offer, request
 
 

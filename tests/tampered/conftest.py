@@ -34,7 +34,7 @@ def set_up(patch: pytest.MonkeyPatch, home: Path, keys: Path) -> None:
     patch.setenv("FARM_TOOLCHAIN", "tensorrt_rtx==1.7.1.116")
     patch.setenv("FARM_SIGNING_KEY", str(keys / "worker"))
     patch.setenv("NO_COLOR", "1")
-    patch.setattr("farm.wiring.open_crew", noop_crew)
+    patch.setattr("farm.wiring.workers.open_crew", noop_crew)
     patch.setattr("farm.builds.FIRST_BACKOFF_S", 0.0)
 
 

@@ -19,7 +19,8 @@ from farm.errors import CorruptBlob, Untrusted
 from farm.findings import Verified
 from farm.service import Farm
 from farm.verify import CURSOR, Verify
-from farm.wiring import open_farm, open_upkeep
+from farm.wiring import open_farm
+from farm.wiring.backends import open_upkeep
 from tests.tampered.site import MODEL, FolderBytes, Site
 from tests.tampered.ways import IT, OTHER, flip, plan
 

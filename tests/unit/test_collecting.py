@@ -26,15 +26,16 @@ from farm.db.models import engines as engine_rows
 from farm.errors import BadInput, Missing, NoSuchThing, NotAllowed, Unavailable
 from farm.index import Sweep
 from farm.leaving import Leaving
-from farm.lockline import LockEntry
 from farm.pinning import by_lock, by_prefix, pin, pinned_of, unpin
+from farm.prebuilds.lock import LockEntry
 from farm.remaking import remake
 from farm.store import BlobStore
 from farm.timing import Lesson, TimingCaches
 from farm.timing_history import Author
 from farm.upkeep import Holder
-from farm.wiring import collect as collect_configured
-from farm.wiring import collect_when_due, open_upkeep
+from farm.wiring.backends import open_upkeep
+from farm.wiring.upkeep import collect as collect_configured
+from farm.wiring.upkeep import collect_when_due
 from tests.support.stock import Place, open_place, put, stock, stock_engines, stock_form, stock_program, stock_request
 from tests.support.timing_model import SCOPE
 

@@ -7,7 +7,8 @@ import pytest
 
 from farm.config import load, parse_size
 from farm.errors import BadConfig
-from farm.wiring import open_farm, open_store
+from farm.wiring import open_farm
+from farm.wiring.backends import open_store
 
 
 def test_defaults_need_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from farm.builds import Build, BuildRequest, BuildState, Lease
 from farm.heart import Hearts
-from farm.index import Beat, Sign
+from farm.making import Beat, Sign
 from tests.conftest import eventually
 
 REQUEST = BuildRequest("k", "r", "p", "pt2", "m", "sm_89", "t", told={}, profiles=(), parts={})

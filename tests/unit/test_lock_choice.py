@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from farm.gpus import Gpu
-from farm.lock_choice import chosen, named
-from farm.lockline import LockEntry
+from farm.prebuilds.lock import LockEntry
+from farm.pulling.choice import chosen, named
 from farm.targets import parse_target
 
 RTX, TRT = "tensorrt_rtx==1.7.1.116", "tensorrt==10.14.1"

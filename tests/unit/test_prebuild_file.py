@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from farm.asks import GivenProfile
 from farm.errors import BadInput, FarmError
-from farm.prebuild import Axis, Entry, Model, PrebuildSpec, Selector, Source, entries
-from farm.prebuild_file import Manifest, ManifestModel, read_manifest, schema
+from farm.prebuilds.entries import Axis, Entry, Model, PrebuildSpec, Selector, Source, entries
+from farm.prebuilds.manifest import Manifest, ManifestModel, read_manifest, schema
 from farm.settings.table import FIELDS
 
 WHOLE = """\

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.prebuild import Entry, Model, PrebuildSpec, Source
-from farm.prebuild_report import junit, line, markdown, workflow_commands
-from farm.prebuilding import Item, Prebuild, State
+from farm.prebuilding.report import junit, line, markdown, workflow_commands
+from farm.prebuilding.standing import Item, Prebuild, State
+from farm.prebuilds.entries import Entry, Model, PrebuildSpec, Source
 
 ITEMS = st.builds(
     lambda model, target, variant, state, why, required: Item(

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 from farm.config import load
-from farm.lock_choice import Choice
-from farm.lockline import LockEntry, format_lock
 from farm.pinning import by_lock
-from farm.prebuild import PrebuildSpec
-from farm.prebuild_file import read_manifest
-from farm.prebuilding import Prebuild, State, build, plan
-from farm.pulls import Pulling
+from farm.prebuilding.building import build
+from farm.prebuilding.planning import plan
+from farm.prebuilding.standing import Prebuild, State
+from farm.prebuilds.entries import PrebuildSpec
+from farm.prebuilds.lock import LockEntry, format_lock
+from farm.prebuilds.manifest import read_manifest
+from farm.pulling.choice import Choice
+from farm.pulling.pulls import Pulling
 from farm.service import Farm
-from farm.wiring import open_identifier, open_index, open_store
+from farm.wiring.backends import open_identifier, open_index, open_store
 from tests.support.noop import NoopBuilder
 from tests.support.noop_worker import open_noop_crew
 
@@ -112,7 +114,7 @@ def test_a_line_that_is_true_stays_whatever_is_built_since(farm: Farm, programs:
 
 
 def spec_ask(spec: PrebuildSpec, programs: Path) -> object:
-    from farm.prebuild import entries
+    from farm.prebuilds.entries import entries
 
     (entry,) = entries(spec)
     return entry.ask(str(programs / "gemm.pt2"))

@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 import pytest
 
-from farm import repair
 from farm.errors import Unavailable
 from farm.repair import Repair
+from tests.support.clocks import hand_turned
 
 
 class Reaped:
@@ -31,9 +31,7 @@ class Reaped:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [1000.0]
-    monkeypatch.setattr(repair.time, "monotonic", lambda: now[0])
-    return now
+    return hand_turned(monkeypatch)
 
 
 def kept(index: Reaped, **how: float) -> Repair:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from farm.errors import BadConfig, BadInput
-from farm.index import Beat, Offer, Sign, Worker
+from farm.index import Worker
+from farm.making import Beat, Offer, Sign
 from farm.service import Farm
 from farm.sweeping import planning as sweeping
 from farm.sweeping.answer import answers

@@ -16,7 +16,7 @@ import yaml
 
 from farm.asks import GivenProfile
 from farm.errors import BadConfig, BadInput
-from farm.prebuild_file import read_manifest
+from farm.prebuilds.manifest import read_manifest
 from farm.sweeping import planning as sweeping
 from farm.sweeping.answer import answers, manifest
 from farm.sweeping.export import exported

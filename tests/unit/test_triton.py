@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.errors import BadInput
-from farm.triton import TYPES, Served, Tensor, ensemble_config, plan_config, renames, served
+from farm.pulling.triton import TYPES, Served, Tensor, ensemble_config, plan_config, renames, served
 
 KINDS = {"string": 9, "int64": 3, "int32": 5, "message": 11, "enum": 14}
 MESSAGES: dict[str, list[tuple[str, str, bool, str]]] = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from farm.container import unpack
-from farm.lockline import parse_lock
+from farm.prebuilds.lock import parse_lock
 from tests.vectors import cases
 from tests.vectors.regenerate import changed
 
@@ -34,8 +34,8 @@ def test_vectors(section: str, now: dict[str, Any]) -> None:
         f"These vectors changed:\n{shown}\n\n"
         f"That changes {WHAT_IT_MEANS[section]}.\n"
         "If you did not mean to, undo what did it. If you did, it is a decision: raise the schema version that covers "
-        "it (farm.canonical.SCHEMA for keys, recipes and digests; farm.container.SCHEMA; farm.lockline.SCHEMA; or "
-        "farm.toolchains.EXPORTER where only recipes of .pt2 programs change since the export does), say so in the "
+        "it (farm.canonical.SCHEMA for keys, recipes and digests; farm.container.SCHEMA; farm.prebuilds.lock.SCHEMA; "
+        "or farm.toolchains.EXPORTER where only recipes of .pt2 programs change since the export does), say so in the "
         "change log, and write the vectors anew with\n  python -m tests.vectors.regenerate"
     )
 

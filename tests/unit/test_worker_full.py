@@ -13,6 +13,7 @@ from farm import worker as worker_module
 from farm.admission import Admission
 from farm.builds import Failure, FailureKind
 from farm.worker import BuildWorker, Workshop
+from tests.support.clocks import hand_turned
 
 
 class Index:
@@ -31,9 +32,7 @@ class Index:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [1000.0]
-    monkeypatch.setattr(worker_module.time, "monotonic", lambda: now[0])
-    return now
+    return hand_turned(monkeypatch)
 
 
 def worker(index: Index, scratch: Path) -> BuildWorker:

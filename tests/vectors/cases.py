@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from farm import canonical, container, keys, lockline
+from farm import canonical, container, keys
 from farm.canonical import digest, encode
 from farm.compilation import CompilationSettings
 from farm.identify import facts
+from farm.prebuilds import lock
 from farm.profiles import resolve
 from farm.programs import open_program
 from farm.targets import parse_target
@@ -98,7 +99,7 @@ HEADER = container.header_for(
     },
     detail={"b": [1, 1.5, None, True], "a": "\u2028"},
 )
-ENTRY = lockline.LockEntry(
+ENTRY = lock.LockEntry(
     model="größe",
     target="sm_86+sm_89",
     key="sha256:" + "a" * 64,
@@ -111,7 +112,7 @@ ENTRY = lockline.LockEntry(
     outputs={"y": "logits"},
 )
 
-REFITTED = lockline.LockEntry(
+REFITTED = lock.LockEntry(
     **vars(ENTRY) | {"program": "sha256:" + "d" * 64, "weights": {"first.weight": "alpha.weight", "b": "b"}}
 )
 
@@ -121,7 +122,7 @@ def versions() -> dict[str, Any]:
     return {
         "canonical": canonical.SCHEMA,
         "container": container.SCHEMA,
-        "lock": lockline.SCHEMA,
+        "lock": lock.SCHEMA,
         "exporter": dict(EXPORTER),
     }
 
@@ -134,8 +135,8 @@ def computed() -> dict[str, Any]:
         "programs": {name: _program(name) for name in (CONV, GEMM, ONNX)},
         "container": {"start": container.pack(HEADER, PLAN)[: -len(PLAN)].hex(), "header": _plain(vars(HEADER))},
         "lock": {
-            "text": lockline.format_lock([ENTRY, *_variants()]),
-            "refitted": lockline.format_lock([REFITTED]),
+            "text": lock.format_lock([ENTRY, *_variants()]),
+            "refitted": lock.format_lock([REFITTED]),
         },
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -200,8 +201,8 @@ def _program(name: str) -> dict[str, Any]:
     }
 
 
-def _variants() -> list[lockline.LockEntry]:
-    return [lockline.LockEntry(**vars(ENTRY) | {"model": "a", "inputs": {}, "variant": "fast"})]
+def _variants() -> list[lock.LockEntry]:
+    return [lock.LockEntry(**vars(ENTRY) | {"model": "a", "inputs": {}, "variant": "fast"})]
 
 
 def _plain(value: Any) -> Any:

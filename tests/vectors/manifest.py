@@ -16,7 +16,7 @@ from farm.dispatch import EmbeddedDispatch
 from farm.manifests import SCHEMA, blob_of, body, signing_input
 from farm.service import Farm
 from farm.trust import make_key
-from farm.wiring import open_identifier, open_index, open_store
+from farm.wiring.backends import open_identifier, open_index, open_store
 from tests.support.noop import NoopBuilder
 from tests.support.noop_worker import QUEUE, open_noop_crew
 

@@ -200,8 +200,8 @@ def test_nothing_heavy_is_imported_to_look(arguments: list[str], home: Path) -> 
 
 
 NOT_FOR_A_KEY = {
-    *(f"farm.{name}" for name in ("builders", "explain", "measurements", "measuring", "outlines", "pulls")),
-    *("farm.cli.nodes", "farm.cli.sweep", "farm.hosts.probe", "farm.prebuild_lock", "farm.remaking", "farm.trust"),
+    *(f"farm.{name}" for name in ("builders", "explain", "measurements", "measuring", "outlines", "pulling")),
+    *("farm.cli.nodes", "farm.cli.sweep", "farm.hosts.probe", "farm.prebuilds", "farm.remaking", "farm.trust"),
     *("psutil", "httpx", "structlog", "cryptography", "fastapi", "sqlalchemy.orm", "rich.markdown"),
 }
 

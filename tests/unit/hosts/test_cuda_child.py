@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
+from here import cuda_devices
 
 from farm.hosts import cuda_child
-from farm.hosts.cuda import cuda_devices
 
 ID = uuid.UUID("02345678-1111-2222-3333-444444444444")
 

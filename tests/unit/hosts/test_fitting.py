@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ def fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fit]:
     made: list[Fitting] = []
 
     def make(toolchains: tuple = BOTH, gpu: int | None = None, **changes: object) -> Fitting:  # type: ignore[type-arg]
-        made.append(fit(replace(Config(home=tmp_path, host="node"), **changes), toolchains, gpu))  # type: ignore[arg-type]
+        made.append(fit(replace(Config(home=tmp_path, host="node"), **changes), toolchains, os.environ, gpu))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from here import probe
 from nvml_standin import StandIn
 from some_gpus import a100_in_parts, h100, mig_part
-
-from farm.hosts.probe import probe
 
 SCRIPT = Path(__file__).parents[3] / "tools" / "gpu_check.py"
 SMI_ROW = "NVIDIA H100 80GB HBM3, 81559 MiB, 580.95.05, GPU-02345678-1111-2222-3333-444444444444, 9.0, 00000000:01:00.0"

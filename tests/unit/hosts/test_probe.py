@@ -12,15 +12,16 @@ from pathlib import Path
 import psutil
 import pynvml
 import pytest
+from here import local_gpu, probe
 from nvml_standin import Gpu, StandIn
 from some_gpus import a100_in_parts, h100, l4, mig_part
 
 from farm.gpus import Gpu as Catalogued
 from farm.hosts import cgroups
 from farm.hosts import probe as probing
-from farm.hosts.gpu import gpu_of, local_gpu
+from farm.hosts.gpu import gpu_of
 from farm.hosts.nvml import GpuDevice
-from farm.hosts.probe import Host, environment_for, probe
+from farm.hosts.probe import Host, environment_for
 
 Driver = Callable[..., StandIn]
 

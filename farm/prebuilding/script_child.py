@@ -1,4 +1,4 @@
-"""``python -m farm.export_script FILE FUNCTION FOLDER NAME``: call a user's function and keep the model that it makes.
+"""``python -m farm.prebuilding.script_child FILE FUNCTION FOLDER NAME``: call a user's function, keep its model.
 
 Runs in a process of its own, on the client only (issue 8, Manifest): the script is the user's, and so trusted as their
 shell is; but it may take long, print, leak or crash. The function takes nothing and returns an ``ExportedProgram``, or

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from farm.errors import FarmError
-from farm.lockline import LockEntry
 from farm.portability import covers
+from farm.prebuilds.lock import LockEntry
 from farm.targets import Target, TargetRequest, parse_target
 from farm.toolchains import exact_toolchain
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import BadInput, CorruptBlob, FarmError, Missing, Unavailable
-from farm.lock_choice import Choice, chosen, contradiction, named
-from farm.lockline import LockEntry
+from farm.prebuilds.lock import LockEntry
+from farm.pulling.choice import Choice, chosen, contradiction, named
+from farm.pulling.triton import ensemble_config, plan_config, renames, served
 from farm.store import BlobStore, fetch_on
 from farm.targets import TargetRequest
-from farm.triton import ensemble_config, plan_config, renames, served
 
 PLAIN, TRITON = "plain", "triton"
 LAYOUTS = (PLAIN, TRITON)

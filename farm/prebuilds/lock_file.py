@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from farm.errors import BadInput, Unavailable
-from farm.lockline import LockEntry, format_lock, parse_lock
+from farm.prebuilds.lock import LockEntry, format_lock, parse_lock
 
 MAX_BYTES = 256 << 20
 BEGINS = format_lock([]).strip().encode()

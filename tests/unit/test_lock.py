@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farm.errors import BadInput
-from farm.lockline import SCHEMA, LockEntry, format_lock, parse_lock
+from farm.prebuilds.lock import SCHEMA, LockEntry, format_lock, parse_lock
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from farm.changed import changes_since, unchanged
 from farm.errors import BadInput
-from farm.prebuild import Model, PrebuildSpec, Source
+from farm.prebuilding.changed import changes_since, unchanged
+from farm.prebuilds.entries import Model, PrebuildSpec, Source
 
 
 def git(folder: Path, *words: str) -> None:

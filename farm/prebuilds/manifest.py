@@ -32,8 +32,19 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from farm.asks import GivenProfile
 from farm.compilation import CompilationSettings
 from farm.errors import BadInput
-from farm.prebuild import MODEL, PROFILE, SETTINGS, TARGET, Axis, Model, PrebuildSpec, Profiles, Selector, Source
-from farm.prebuild import inherited as inherit
+from farm.prebuilds.entries import (
+    MODEL,
+    PROFILE,
+    SETTINGS,
+    TARGET,
+    Axis,
+    Model,
+    PrebuildSpec,
+    Profiles,
+    Selector,
+    Source,
+)
+from farm.prebuilds.entries import inherited as inherit
 from farm.profiles import parse_shapes
 from farm.settings.table import FIELDS
 from farm.sweeps.grid import dimension

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from farm.human import count_of, human_size, short
-from farm.prebuilding import Item, Prebuild, State
+from farm.prebuilding.standing import Item, Prebuild, State
 
 # What XML 1.0 cannot hold at all, written out or not.
 _UNSAID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -21,10 +21,9 @@ from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-import psutil
-
 from farm.errors import BadProgram, BuildFailed, Unavailable
-from farm.prebuild import Model
+from farm.prebuilds.entries import Model
+from farm.scratch import remove_orphans
 
 SCRIPT_SECONDS = 1800.0
 """What a script may take where nothing else limits it."""
@@ -97,7 +96,7 @@ class ModelSources:
         command = [
             sys.executable,
             "-m",
-            "farm.export_script",
+            "farm.prebuilding.script_child",
             str(Path(file).resolve()),
             function,
             str(home),
@@ -171,7 +170,7 @@ def model_sources(
     """Sources whose files lie below ``scratch`` until the block ends. ``Unavailable`` when they cannot."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        _sweep(scratch)
+        remove_orphans(scratch, "models-*-*")
         folder = Path(tempfile.mkdtemp(prefix=f"models-{os.getpid()}-", dir=scratch))
     except OSError as error:
         raise Unavailable(f"{scratch} cannot be used: {error.strerror}", "point FARM_HOME elsewhere") from error
@@ -179,11 +178,3 @@ def model_sources(
         yield ModelSources(folder, left, tell)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep(scratch: Path) -> None:
-    """Remove what others left who were killed: folders named after their pid."""
-    for folder in scratch.glob("models-*-*"):
-        pid = folder.name.split("-")[1]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from farm.errors import BadProgram, BuildFailed, Unavailable
-from farm.model_sources import model_sources, shown_url
-from farm.prebuild import Model, Source
+from farm.prebuilding.sources import model_sources, shown_url
+from farm.prebuilds.entries import Model, Source
 
 
 def script(tmp_path: Path, text: str) -> Model:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from farm.errors import BadInput
-from farm.prebuild import Model, PrebuildSpec
+from farm.prebuilds.entries import Model, PrebuildSpec
 
 SECONDS = 120.0
 
