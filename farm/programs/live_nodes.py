@@ -56,6 +56,7 @@ class LiveNodes:
         self._values: dict[FxNode, Value | list[Value]] = {}
         self._holders: dict[tuple[GraphModule, str], Any] = {}
         self._recorded: dict[FxNode, tuple[Meta, ...]] = {}
+        self._captured: Sequence[Value] = ()
 
     def define(self, node: FxNode, number: int, path: tuple[int, ...] = ()) -> None:
         """Let ``node`` be result ``path`` of canonical node ``number``."""
@@ -240,7 +241,39 @@ class LiveNodes:
             value = node.meta.get("val")
             outputs = list(value) if isinstance(value, tuple) else [value]
             given = [*[("", argument) for argument in node.args], *node.kwargs.items()]
-            self._opaque(node, name, encode(["higher_order", name]), given, outputs, custom=False)
+            at = self._captures(name, node)
+            captured = [] if at is None else [self.value(one) for one in given.pop(at)[1]]
+            self._opaque(node, name, encode(["higher_order", name]), given, outputs, custom=False, captured=captured)
+
+    def _captures(self, name: str, node: FxNode) -> int | None:
+        """As in ``pt2_nodes``: which argument lists what the subgraphs of a call take as it is."""
+        at = rules.CAPTURES.get(name)
+        if at is None or at >= len(node.args) or node.kwargs:
+            return None
+        listed, inner = node.args[at], self._graphs_of(self.module, node)
+        named = isinstance(listed, list | tuple) and listed and all(_is_value(one) for one in listed)
+        if not named or not inner or not all(self._only_computes(graph) for graph in inner):
+            return None
+        taken = [[one for one in graph.graph.nodes if one.op == "placeholder"] for graph in inner]
+        return at if all(len(one) >= len(listed) for one in taken) else None
+
+    def _graphs_of(self, holder: GraphModule, node: FxNode) -> list[GraphModule]:
+        held = [
+            _attribute(holder, str(one.target)) for one in node.args if isinstance(one, FxNode) and one.op == "get_attr"
+        ]
+        return [one for one in held if isinstance(one, GraphModule)]
+
+    def _only_computes(self, module: GraphModule) -> bool:
+        """Whether nothing in a subgraph, or within what it calls, may write."""
+        for node in module.graph.nodes:
+            target = node.target
+            if isinstance(target, torch._ops.HigherOrderOperator):
+                inner = self._graphs_of(module, node)
+                if target.name() not in rules.CAPTURES or not all(self._only_computes(one) for one in inner):
+                    return False
+            elif node.op == "call_function" and _may_write(target):
+                return False
+        return True
 
     def _opaque(
         self,
@@ -250,14 +283,18 @@ class LiveNodes:
         given: Sequence[tuple[str, Any]],
         outputs: Sequence[Any],
         custom: bool,
+        captured: Sequence[Value] = (),
     ) -> None:
         call = Call()
         call.writes = custom
         autocast = self.scope.autocast
         self.scope.autocast = autocast or name == "wrap_with_autocast"
         named = sorted(given, key=lambda pair: pair[0])
-        parts = [encode(label) + self.encode(argument, "", call) for label, argument in named]
-        self.scope.autocast = autocast
+        parts = []
+        for label, argument in named:
+            self._captured = captured
+            parts.append(encode(label) + self.encode(argument, "", call))
+        self._captured, self.scope.autocast = (), autocast
         for _, argument in given:
             if isinstance(argument, torch._ops.OpOverload):
                 known = operator(str(argument)) is not None
@@ -302,9 +339,13 @@ class LiveNodes:
         return None
 
     def _subgraph(self, inner: GraphModule, call: Call) -> bytes:
-        scope = Scope(depth=self.scope.depth + 1, autocast=self.scope.autocast)
+        scope = self.torch.inner_scope(self.scope)
+        captured, self._captured = self._captured, ()
         parameters = [one for one in inner.graph.nodes if one.op == "placeholder"]
-        for index, parameter in enumerate(parameters):
+        own = len(parameters) - len(captured)
+        for parameter, value in zip(parameters[own:], captured, strict=True):
+            self._values[parameter] = value
+        for index, parameter in enumerate(parameters[:own]):
             meta = self.metadata.maybe(parameter)
             leaf = self.torch.graph.leaf("subgraph input", [scope.depth, index], meta, parameter.name)
             self.define(parameter, leaf)
@@ -314,7 +355,7 @@ class LiveNodes:
         outputs = [
             self.encode(one, "", results) for one in (returned if isinstance(returned, list | tuple) else [returned])
         ]
-        return self.torch.subgraph(scope, outputs, results.refs, len(parameters), call)
+        return self.torch.subgraph(scope, outputs, results.refs, own, call)
 
     # Arguments and results
 
@@ -445,14 +486,21 @@ def _is_recorded(given: Mapping[str, Any]) -> bool:
     return bool(dtype == tensor.dtype and layout == tensor.layout)
 
 
+def _is_value(argument: Any) -> bool:
+    return isinstance(argument, FxNode) and isinstance(argument.meta.get("val"), (torch.Tensor, *_SYMBOLIC))
+
+
 def _writes_in_place(graph: FxGraph) -> bool:
     # By id: hashing an overload runs Python code.
-    for target in {id(node.target): node.target for node in graph.nodes if node.op == "call_function"}.values():
-        if isinstance(target, torch._ops.OperatorBase):
-            op = known_operator(target) if isinstance(target, torch._ops.OpOverload) else None
-            if op is None or op.writes or op.name in rules.WRITES_WHEN_TRUE:
-                return True
-    return False
+    targets = {id(node.target): node.target for node in graph.nodes if node.op == "call_function"}
+    return any(_may_write(target) for target in targets.values())
+
+
+def _may_write(target: Any) -> bool:
+    op = known_operator(target) if isinstance(target, torch._ops.OpOverload) else None
+    return isinstance(target, torch._ops.OperatorBase) and (
+        op is None or bool(op.writes) or op.name in rules.WRITES_WHEN_TRUE
+    )
 
 
 _OPERATORS: dict[int, tuple[Any, Operator | None]] = {}

@@ -17,7 +17,7 @@ from farm.programs.archive import open_regular
 from farm.programs.describe import shorten, source_line
 from farm.programs.identity import FileIdentity
 from farm.programs.onnx_messages import EXPLAINED, MESSAGES
-from farm.programs.onnx_nodes import Frame, Message, Names, OnnxNodes, opsets_of
+from farm.programs.onnx_nodes import Frame, Message, Names, OnnxNodes, names_read, opsets_of
 from farm.programs.onnx_tensors import OnnxTensors
 from farm.programs.onnx_wire import NotAMessage, Reader
 from farm.programs.program import Loaded, Program, build_program
@@ -75,6 +75,7 @@ def _decoded(
 def _graph(model: Message, nodes: OnnxNodes) -> Graph:
     graph, message = nodes.graph, model["graph"]
     frame = Frame(Names(), opsets_of(model["opset_import"]), 0)
+    frame.read = names_read(message, [one.get("name", "") for one in message["output"]])
     nodes.initializers(message, frame.names)
     for one in message.get("input", []):
         if one.get("name", "") not in frame.names.values:
@@ -97,6 +98,7 @@ def _read_input(one: Message, nodes: OnnxNodes, frame: Frame) -> None:
         raise BadProgram(f"input {name!r} is no tensor", "Give the model tensors as inputs.")
     leaf = nodes.graph.leaf("input", [position], meta, name)
     frame.names.define(name, (leaf, 0))
+    nodes.ranks[leaf, 0] = len(meta.dims)
     nodes.varying.add(leaf)
     nodes.graph.inputs.append(Input(name, leaf, meta))
 

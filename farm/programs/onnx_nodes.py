@@ -10,9 +10,10 @@ from farm.errors import BadProgram
 from farm.graph import Graph, Meta, Node
 from farm.graph_symbols import Expr, Sym, parse
 from farm.programs import schema
-from farm.programs.onnx_attributes import without_implied
+from farm.programs.onnx_attributes import from_the_front, older, without_implied
 from farm.programs.onnx_messages import DTYPES
-from farm.programs.onnx_operators import RANDOM, WEIGHT_SLOTS, meaning
+from farm.programs.onnx_operators import OPTIONAL_OUTPUTS, RANDOM, WEIGHT_SLOTS, default_axis, meaning
+from farm.programs.onnx_ranks import ALL_ALIKE, rank_of
 from farm.programs.onnx_tensors import OnnxTensors
 from farm.programs.onnx_values import OnnxValues, guessed
 from farm.programs.onnx_wire import MAX_VALUES, NotAMessage
@@ -58,6 +59,8 @@ class Frame:
         self.absent: frozenset[str] = frozenset()
         """A function's parameters that its caller leaves out."""
         self.nesting = 0
+        self.read: frozenset[str] = frozenset()
+        """Names that something reads, in the model (or the function) at any depth."""
 
 
 class OnnxNodes:
@@ -75,6 +78,9 @@ class OnnxNodes:
         self.used: set[int] = set()
         self.varying: set[int] = set()
         """Nodes whose values are not known from the model alone."""
+        self._reads: dict[int, frozenset[str]] = {}
+        self.ranks: dict[Value, int | None] = {}
+        """How many dims values have, where that is known (those of stored tensors are with them)."""
         self._fixed: set[int] = set()
         self._count = 0
         self._parts = 0
@@ -95,6 +101,8 @@ class OnnxNodes:
         self._spend(len(node.get("input", ())) + len(node.get("output", ())) + len(node.get("attribute", ())))
         attributes = self._attributes(node, frame)
         inputs, outputs = _trimmed(node.get("input", []), frame.absent), _trimmed(node.get("output", []))
+        if domain == "" and len(outputs) > OPTIONAL_OUTPUTS.get(op, len(outputs)):
+            outputs = self._needed(outputs, OPTIONAL_OUTPUTS[op], frame)
         function = self.functions.get((domain, op, node.get("overload", "")))
         if function is not None:
             return self._call(function, inputs, outputs, attributes, frame)
@@ -108,6 +116,13 @@ class OnnxNodes:
             if number is not None:
                 return frame.names.define(outputs[0], (self.leaf(number, label), 0))
         return self._operator(node, op, domain, attributes, inputs, outputs, frame)
+
+    def _needed(self, outputs: list[str], least: int, frame: Frame) -> list[str]:
+        """``outputs`` without those at the end that nothing reads."""
+        found = list(outputs)
+        while len(found) > least and found[-1] not in frame.read:
+            found.pop()
+        return found
 
     def _spend(self, parts: int) -> None:
         """Take note of what a node is made of: one in a function's body counts at each call."""
@@ -140,9 +155,16 @@ class OnnxNodes:
         outputs: Sequence[str],
         frame: Frame,
     ) -> None:
-        identity, defaults = meaning(op, domain, frame.opsets, self.custom_ops)
+        since, newer = older(op, attributes) if domain == "" else (None, ())
+        identity, defaults = meaning(op, domain, frame.opsets, self.custom_ops, since)
+        rank = None
         if domain == "":
+            attributes = {name: one for name, one in attributes.items() if name not in newer} if newer else attributes
             attributes = without_implied(op, attributes, len(outputs), self._stored_shape(inputs[1:2], frame))
+            ranks, stored = self._known(inputs, frame)
+            default = default_axis(op, frame.opsets)
+            attributes = from_the_front(op, attributes, ranks[0] if ranks else None, default)
+            rank = rank_of(op, attributes, ranks, stored)
         refs: list[int] = []
         parts = [self._operand(name, position, op, refs, frame) for position, name in enumerate(inputs)]
         inner, in_order = list[int](), op in RANDOM or op == "Dropout" or identity[0] == "custom"
@@ -167,6 +189,19 @@ class OnnxNodes:
         for index, name in enumerate(outputs):
             if name:
                 frame.names.define(name, (number, index))
+                self.ranks[number, index] = rank if index == 0 or op in ALL_ALIKE else None
+
+    def _known(self, names: Sequence[str], frame: Frame) -> tuple[list[int | None], list[Sequence[int] | None]]:
+        """The ranks of values, and the shapes of those that are stored."""
+        found = [frame.names.find(name) if name else (-1, 0) for name in names]
+        shapes = [self._shape_of(number) for number, _ in found]
+        ranks = [self.ranks.get(value) if one is None else len(one) for value, one in zip(found, shapes, strict=True)]
+        return ranks, shapes
+
+    def _shape_of(self, number: int) -> Sequence[int] | None:
+        """The shape of a stored tensor; None for any other value."""
+        tensor = self.graph.leaves.get(number)
+        return None if tensor is None else self.tensors.tensors[tensor].shape
 
     def _place(self, node: Node, frame: Frame, in_order: bool) -> int:
         if in_order:
@@ -243,6 +278,13 @@ class OnnxNodes:
 
     # Functions and subgraphs
 
+    def _read_in(self, function: Message) -> frozenset[str]:
+        """The names that a function's body reads; worked out once for all of its calls."""
+        known = self._reads.get(id(function))
+        if known is None:
+            known = self._reads[id(function)] = names_read(function, function.get("output", []))
+        return known
+
     def _call(
         self,
         function: Message,
@@ -255,6 +297,7 @@ class OnnxNodes:
         names = Names()
         body = Frame(names, opsets_of(function.get("opset_import", [])), frame.depth)
         body.ordered, body.nesting = frame.ordered, _deeper(frame.nesting)
+        body.read = self._read_in(function)
         defaults = {one.get("name", ""): one for one in function.get("attribute_proto", [])}
         body.attributes = {**defaults, **attributes}
         parameters = function.get("input", [])
@@ -273,6 +316,7 @@ class OnnxNodes:
         """A body of ``If``, ``Loop`` or ``Scan``: it sees the names around it."""
         inner = Frame(Names(frame.names), frame.opsets, frame.depth + 1)
         inner.attributes, inner.nesting, inner.absent = frame.attributes, _deeper(frame.nesting), frame.absent
+        inner.read = frame.read
         self.initializers(message, inner.names)
         inputs = message.get("input", [])
         for index, one in enumerate(inputs):
@@ -313,6 +357,19 @@ class OnnxNodes:
         self._spend(sum(2 * len(dim.get("dim_param", "")) for dim in tensor["shape"].get("dim", [])))
         dims = [_dim(dim, f"{name} {index}") for index, dim in enumerate(tensor["shape"].get("dim", []))]
         return self.graph.meta(dtype, tuple(dims))
+
+
+def names_read(body: Message, outputs: Sequence[str]) -> frozenset[str]:
+    """Names that the nodes of a graph or function read, those of the graphs within it too, and its outputs."""
+    found, pending = set(outputs), [body]
+    while pending:
+        for node in pending.pop().get("node", []):
+            found.update(node.get("input", []))
+            for attribute in node.get("attribute", []):
+                inner = [*([attribute["g"]] if "g" in attribute else []), *attribute.get("graphs", [])]
+                found.update(one.get("name", "") for graph in inner for one in graph.get("output", []))
+                pending += inner
+    return frozenset(found)
 
 
 def _dim(dim: Message, unnamed: str) -> Expr:

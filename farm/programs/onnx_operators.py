@@ -36,17 +36,27 @@ WEIGHT_SLOTS: Mapping[str, frozenset[int]] = {
 shape the engine (sizes, scales, pads, exponents)."""
 
 
+OPTIONAL_OUTPUTS: Mapping[str, int] = {
+    **dict.fromkeys(("LayerNormalization", "MaxPool", "Dropout", "Unique"), 1),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), 0),
+}
+"""Operators whose further results are optional, and compute nothing else when they are left out. (A batch
+normalisation's say that it trains, a split's how often it splits.)"""
+
+
 def meaning(
-    op: str, domain: str, opsets: Mapping[str, int], custom_ops: Mapping[str, str]
+    op: str, domain: str, opsets: Mapping[str, int], custom_ops: Mapping[str, str], since: int | None = None
 ) -> tuple[list[Any], Mapping[str, bytes]]:
     """What identifies an operator, and its attributes' defaults, encoded.
 
     Its identity is the version that introduced its present meaning, so models of different operator sets agree
-    on what did not change between them. ``BadProgram`` for a custom operator without a declared digest.
+    on what did not change between them. ``since`` is an older version that means the same with the attributes given.
+    ``BadProgram`` for a custom operator without a declared digest.
     """
     versions, opset = _table().get(f"{domain}:{op}"), opsets.get(domain)
     if versions is not None and opset is not None:
-        known = [meaning for since, _, meaning in versions if since <= opset]
+        opset = opset if since is None else min(opset, since)
+        known = [meaning for version, _, meaning in versions if version <= opset]
         if known:
             return ["onnx", domain, op, known[-1]], _defaults(f"{domain}:{op}", len(known) - 1)
     for spelling in (f"{domain or 'ai.onnx'}::{op}", f"{domain}::{op}"):
@@ -57,6 +67,12 @@ def meaning(
         f"{shown} is no operator of ONNX (operator set {opset}): nothing in the model says what it computes",
         f"Declare its implementation: custom_ops={{'{shown}': 'sha256:<digest of its plug-in>'}}.",
     )
+
+
+def default_axis(op: str, opsets: Mapping[str, int]) -> int:
+    """The axis of an operator of ONNX's own that is none given; 0 where it has no such default."""
+    versions = [told for since, told, _ in _table().get(f":{op}", ()) if since <= opsets.get("", 0)]
+    return int(versions[-1].get("axis", [2, 0])[1]) if versions else 0
 
 
 @cache

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from farm.canonical import encode
+from farm.programs.torch_overloads import general_of
 from farm.programs.torch_spelling import NOT_READ, spelling_of
 
 ABSENT = encode(["absent"])
@@ -25,7 +26,11 @@ def _names(text: str) -> list[str]:
 
 
 class Operator:
-    """One overload. ``defaults``: each argument's encoded default, None where there is none."""
+    """One overload. ``defaults``: each argument's encoded default, ``ABSENT`` where there is none.
+
+    An alias is spelt as what it is an alias of, and an overload that is a case of a more general one as that one:
+    ``kinds`` and ``defaults`` are then the other's, and ``position`` says where its own arguments stand among them.
+    """
 
     __slots__ = (
         "aliases",
@@ -46,23 +51,30 @@ class Operator:
     def __init__(self, name: str, row: list[Any]) -> None:
         arguments, writes, flags = row
         self.name = name
-        self.head = encode(name)
         self.names = [argument[0] for argument in arguments]
-        self.position = {argument[0]: index for index, argument in enumerate(arguments)}
+        general, pinned = general_of(name)
+        spelt = arguments if general == name else _table()[general][0]
+        if pinned:
+            arguments = spelt
+        self.head = encode(general)
+        self.position = {name: index for index, (name, *_) in enumerate(arguments) if name not in pinned}
         self.kinds = [argument[1] for argument in arguments]
         self.defaults = [
             SKIPPED if argument[1] == "v" else encode_default(*argument[1:]) if len(argument) > 2 else ABSENT
             for argument in arguments
         ]
+        for pin, value in pinned.items():
+            self.defaults[[argument[0] for argument in arguments].index(pin)] = encode(value)
         self.writes = frozenset(writes) if name not in HARMLESS_WRITES else frozenset()
         self.pool = "kernel_size" in self.position and EMPTY in self.defaults
         """Whether an empty ``stride`` means the size of the kernel (pooling)."""
         self.aliases = "a" in flags
         self.random = "r" in flags
         special = name in WRITES_WHEN_TRUE or self.pool or MESSAGES & set(self.names)
-        self.plain = not (special or self.writes or "v" in self.kinds)
-        """Whether no argument needs more than to be encoded."""
-        self.spelling = spelling_of(name, arguments)
+        moved = [self.position[own] for own in self.names] != list(range(len(self.names)))
+        self.plain = not (special or moved or self.writes or "v" in self.kinds)
+        """Whether no argument needs more than to be encoded, and to stand where it is given."""
+        self.spelling = spelling_of(general, spelt)
         self.usual = not (special or self.writes or self.random or name in UNUSUAL)
         """Whether a call of it is a node and nothing more, whatever its arguments."""
 
@@ -156,6 +168,18 @@ SCALAR_OPERATORS = frozenset(
 _UNARY = "sqrt cos cosh sin sinh tan tanh asin acos atan log2 exp log asinh"
 SCALAR_OPERATORS |= {f"torch._sym_{name}" for name in _UNARY.split()} | {f"torch.sym_{name}" for name in _UNARY.split()}
 SCALAR_OPERATORS |= {f"torch.fx.experimental.sym_node._sym_{name}" for name in _UNARY.split()}
+
+CAPTURES: Mapping[str, int] = {
+    "cond": 3,
+    "while_loop": 3,
+    "while_loop_stack_output": 3,
+    "map_impl": 2,
+    "scan": 3,
+    "associative_scan": 2,
+}
+"""Which argument of a higher-order operator lists what each of its subgraphs takes as its last parameters, as it is,
+each time: a branch's operands, a loop's additional inputs (``torch/_higher_order_ops``). The order of that list is the
+exporter's, so such a parameter is its operand, and there is no list."""
 
 SUBGRAPH_OPERATORS = frozenset(
     _names(

@@ -15,11 +15,12 @@ from farm.graph_symbols import Expr, Number
 from farm.programs import operators as rules
 from farm.programs import schema
 from farm.programs.operators import Operator, operator
-from farm.programs.pt2_arguments import Arguments
-from farm.programs.pt2_values import VALUES, Block, Metadata, bad, name_of, tagged
+from farm.programs.pt2_arguments import LISTS, Arguments
+from farm.programs.pt2_values import VALUES, Block, Metadata, Value, bad, name_of, tagged
 from farm.programs.sizes import Sizes
 from farm.programs.torch_graph import MAX_NESTING, Call, Scope, TorchGraph
 
+_HIGHER_ORDER = "torch.ops.higher_order."
 INLINE = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast"})
 
 
@@ -30,6 +31,9 @@ class NodeReader:
         self.block = Block(graph)
         self.scope = Scope()
         self.nesting = 0
+        self._captured: Sequence[Value] = ()
+        self._graphs: dict[int, tuple[Any, schema.Graph, bool]] = {}
+        """Subgraphs that were decoded, and whether they only compute. By ``id``, of what they were decoded from."""
         self.arguments = Arguments(self.block, self._subgraph)
         self.torch = TorchGraph(custom_ops)
         self.torch.writes_in_place = writes_in_place(graph)
@@ -161,9 +165,15 @@ class NodeReader:
         call.writes = custom
         autocast = self.scope.autocast
         self.scope.autocast = autocast or name == "wrap_with_autocast"
-        named = sorted(node.inputs, key=lambda given: given.name)
-        parts = [encode(given.name) + self.arguments.encode(given.arg, "", call) for given in named]
-        self.scope.autocast = autocast
+        captured = None if custom else self._captures(name, node.inputs)
+        named = sorted(
+            [one for one in node.inputs if captured is None or one is not captured], key=lambda one: one.name
+        )
+        parts = []
+        for given in named:
+            self._captured = () if captured is None else self._values_in(captured)
+            parts.append(encode(given.name) + self.arguments.encode(given.arg, "", call))
+        self._captured, self.scope.autocast = (), autocast
         for given in node.inputs:
             if "as_operator" in given.arg:
                 parts.append(self._operator(given.arg["as_operator"]))
@@ -171,6 +181,39 @@ class NodeReader:
         made = self.torch.opaque(head, name, call, self._metas(node), label_of(node), node)
         placed = self.torch.place(made, self.scope, custom or call.ordered)
         self._define_outputs(node, placed, node.is_hop_single_tensor_return is False)
+
+    def _captures(self, name: str, inputs: Sequence[schema.NamedArgument]) -> schema.NamedArgument | None:
+        """The argument that lists what the subgraphs of a call take as it is, if that is all there is to know of it.
+
+        A subgraph that may write keeps its parameters: what it writes to is written only where it runs.
+        """
+        at = rules.CAPTURES.get(name)
+        if at is None or at >= len(inputs) or any(one.name for one in inputs):
+            return None
+        named = _named(inputs[at].arg)
+        inner = [self._inner(value) for tag, value in (tagged(one.arg) for one in inputs) if tag == "as_graph"]
+        if named is None or not inner or not all(computes for _, computes in inner):
+            return None
+        last = [graph.inputs[max(0, len(graph.inputs) - len(named)) :] for graph, _ in inner]
+        fits = all(len(one) == len(named) and all(tagged(taken)[0] in VALUES for taken in one) for one in last)
+        return inputs[at] if fits else None
+
+    def _inner(self, value: Any) -> tuple[schema.Graph, bool]:
+        """The graph of an ``as_graph`` argument, and whether nothing in it, or within what it calls, may write."""
+        known = self._graphs.get(id(value))
+        if known is None:
+            graph = inner_graph(value)
+            known = self._graphs[id(value)] = value, graph, all(map(self._only_computes, graph.nodes))
+        return known[1:]
+
+    def _only_computes(self, node: schema.Node) -> bool:
+        if not node.target.startswith(_HIGHER_ORDER):
+            return not may_write(node.target)
+        inner = [value for tag, value in (tagged(one.arg) for one in node.inputs) if tag == "as_graph"]
+        return node.target[len(_HIGHER_ORDER) :] in rules.CAPTURES and all(self._inner(one)[1] for one in inner)
+
+    def _values_in(self, captured: schema.NamedArgument) -> Sequence[Value]:
+        return [self.block.value(name) for name in _named(captured.arg) or ()]
 
     def _operator(self, target: Any) -> bytes:
         """An operator as an argument: one of the table, or a custom one with its declared digest."""
@@ -205,21 +248,25 @@ class NodeReader:
         return True
 
     def _subgraph(self, value: Any, call: Call) -> bytes:
-        graph = inner_graph(value)
+        graph, _ = self._inner(value)
         outer = self.block, self.scope, self.nesting
-        block, scope = Block(graph), Scope(depth=self.scope.depth + 1, autocast=self.scope.autocast)
+        block, scope = Block(graph), self.torch.inner_scope(self.scope)
+        captured, self._captured = self._captured, ()
+        own = len(graph.inputs) - len(captured)
         self._enter(block, scope, self.nesting + 1)
         for index, parameter in enumerate(graph.inputs):
             tag, content = tagged(parameter)
             name = name_of(tag, content) if tag in VALUES else ""
-            if name:
+            if name and index >= own:
+                block.define_as(name, captured[index - own])
+            elif name:
                 meta = self.metadata.of(block, tag, name)
                 block.define(name, self.torch.graph.leaf("subgraph input", [scope.depth, index], meta, name))
         self.read()
         inner = Call()
         outputs = [self.arguments.encode(output, "", inner) for output in graph.outputs]
         self._enter(*outer)
-        return self.torch.subgraph(scope, outputs, inner.refs, len(graph.inputs), call)
+        return self.torch.subgraph(scope, outputs, inner.refs, own, call)
 
     # Results
 
@@ -269,15 +316,23 @@ def inner_graph(value: Any) -> schema.Graph:
         raise bad(f"a subgraph cannot be read: {error}") from None
 
 
+def _named(argument: schema.Argument) -> Sequence[str] | None:
+    """The names in a list of values; None if anything else is in it."""
+    tag, items = tagged(argument)
+    single = LISTS.get(tag, "")
+    names = [name_of(single, one) for one in items] if single in VALUES else []
+    return names if names and all(names) else None
+
+
 def writes_in_place(graph: schema.Graph) -> bool:
     """Whether any operator of ``graph`` may write to an operand (custom ones and subgraphs may)."""
-    for target in {node.target for node in graph.nodes}:
-        if target.startswith("torch.ops."):
-            name = target[10:]
-            op = operator(name)
-            if op is None or op.writes or name in rules.WRITES_WHEN_TRUE:
-                return True
-    return False
+    return any(may_write(target) for target in {node.target for node in graph.nodes})
+
+
+def may_write(target: str) -> bool:
+    """Whether a call of ``target`` may write to an operand."""
+    op = operator(target[10:]) if target.startswith("torch.ops.") else None
+    return target.startswith("torch.ops.") and (op is None or bool(op.writes) or target[10:] in rules.WRITES_WHEN_TRUE)
 
 
 def refuse_target(target: str) -> BadProgram:

@@ -41,6 +41,8 @@ class Scope:
     """The program's body, or a subgraph's: what happens in order in it."""
 
     depth: int = 0
+    first: int = 0
+    """The graph's nodes from this one on are the subgraph's own."""
     ordered: list[int] = field(default_factory=list)
     asserts: list[tuple[int, Expr | None]] = field(default_factory=list)
     writes: list[int] = field(default_factory=list)
@@ -205,12 +207,17 @@ class TorchGraph:
         flag = rules.IDENTITIES_UNLESS_TRAINING.get(op.name)
         return flag is not None and parts[op.position[flag]] == _FALSE
 
+    def inner_scope(self, outer: Scope) -> Scope:
+        """The scope of a subgraph that is about to be read."""
+        return Scope(depth=outer.depth + 1, first=len(self.graph.nodes), autocast=outer.autocast)
+
     def subgraph(self, scope: Scope, outputs: list[bytes], refs: list[int], params: int, call: Call) -> bytes:
-        """Encode a subgraph that was built in ``scope``; its roots become inner operands of ``call``."""
+        """Encode a subgraph that was built in ``scope``; its roots become inner operands of ``call``, but for values
+        from outside that it hands on, which it reads like any operand."""
         effects = [*scope.ordered, *scope.writes, *[node for node, _ in scope.asserts]]
         start = len(call.refs)
         call.refs.extend((*refs, *effects))
-        call.inner += tuple(range(start, len(call.refs)))
+        call.inner += tuple(at for at in range(start, len(call.refs)) if call.refs[at] >= scope.first)
         call.ordered |= bool(scope.ordered)
         call.writes |= bool(scope.writes)
         counts = [len(scope.ordered), len(scope.writes), len(scope.asserts)]

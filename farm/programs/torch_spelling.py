@@ -6,12 +6,12 @@ result is stands beside it; an embedding's ``padding_idx`` is only for its gradi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from farm.canonical import encode
+from farm.programs.torch_shapes import SHAPED, Shaped, listed, whole
 
 NONE, FALSE = encode(None), encode(False)
 NOT_READ = encode(["device"])
@@ -20,13 +20,17 @@ NOT_READ = encode(["device"])
 
 class Spelling(NamedTuple):
     """What there is to do for one operator, by positions of its arguments. ``unless``: a flag without which others are
-    not read. ``of_result``: whether dims are those of the result, rather than of the first operand."""
+    not read. ``of_result``: whether dims are those of the result, rather than of the first operand. ``plain``: values
+    that mean the same as another one. ``shaped``: a rule about sizes, and the arguments that it is about."""
 
     dtype: int | None
+    layout: int | None
     unread: tuple[int, ...]
     unless: tuple[int, tuple[int, ...]] | None
     dims: tuple[int, ...]
     of_result: bool
+    plain: tuple[tuple[int, bytes, bytes], ...]
+    shaped: tuple[Shaped, tuple[int, ...]] | None
 
 
 def _names(text: str) -> list[str]:
@@ -58,6 +62,23 @@ _UNLESS: Mapping[str, tuple[str, Sequence[str]]] = {
 }
 """Arguments that are only read in training, and the flag that says so."""
 
+_PRESERVES = frozenset(
+    _names("clone _to_copy to empty_like full_like ones_like zeros_like rand_like randn_like randint_like")
+)
+"""Operators for which no memory format means ``preserve_format``, as torch's documentation says of each."""
+
+_PLAIN: Mapping[str, Sequence[tuple[str, Any, Any]]] = {
+    # "fill value for 'constant' padding. Default: 0"; other modes take no value but zero.
+    "aten.pad.default": [("value", 0.0, None)],
+    "aten.constant_pad_nd.default": [("value", 0.0, 0)],
+    # "correction defaults to 1"; the older flag says 1 or 0.
+    **{
+        f"aten.{name}.correction": [("correction", None, 1), ("correction", True, 1), ("correction", False, 0)]
+        for name in ("var", "std", "var_mean", "std_mean")
+    },
+}
+"""Values of arguments that mean what another one does."""
+
 _DIM_NAMES = frozenset({"dim", "dims", "dim0", "dim1", "start_dim", "end_dim"})
 _AS_RESULT = frozenset(
     _names(
@@ -86,14 +107,37 @@ def spelling_of(name: str, arguments: Sequence[Sequence[Any]]) -> Spelling | Non
     base = name.split(".")[1] if name.startswith("aten.") else ""
     dims = _places(position, sorted(_DIM_NAMES)) if base in _AS_RESULT | _AS_OPERAND else ()
     flag, others = _UNLESS.get(name, ("", ()))
+    rule, about = SHAPED.get(name, (None, ()))
     found = Spelling(
         dtype=None if name.startswith(_NO_DTYPE) else dtype,
+        layout=None if name.startswith(_NO_DTYPE) else _optional(arguments, "l"),
         unread=_places(position, _UNREAD.get(name, ())),
         unless=(position[flag], _places(position, others)) if flag in position else None,
         dims=dims,
         of_result=base in _AS_RESULT,
+        plain=_plain(name, base, arguments, position),
+        shaped=None if rule is None else (rule, _places(position, about)),
     )
-    return found if found.dtype is not None or found.unread or found.unless or found.dims else None
+    whether = (found.unread, found.unless, found.dims, found.plain, found.shaped)
+    return found if found.dtype is not None or found.layout is not None or any(whether) else None
+
+
+def _optional(arguments: Sequence[Sequence[Any]], kind: str) -> int | None:
+    """The argument of this kind that may be left out."""
+    return next((at for at, one in enumerate(arguments) if one[1] == kind and one[2:] in ([None], (None,))), None)
+
+
+def _plain(
+    name: str, base: str, arguments: Sequence[Sequence[Any]], position: Mapping[str, int]
+) -> tuple[tuple[int, bytes, bytes], ...]:
+    found = [(position[one], encode(spelt), encode(plain)) for one, spelt, plain in _PLAIN.get(name, ())]
+    memory = _optional(arguments, "m")
+    if memory is not None and base in _PRESERVES:
+        found.append((memory, encode(["memory_format", "preserve_format"]), NONE))
+    if "pin_memory" in position and _optional(arguments, "v") is not None:
+        # Not pinned unless that is asked for (``TensorOptions``).
+        found.append((position["pin_memory"], FALSE, NONE))
+    return tuple(found)
 
 
 def _places(position: Mapping[str, int], names: Iterable[str]) -> tuple[int, ...]:
@@ -105,6 +149,8 @@ def respell(how: Spelling, parts: list[bytes], operand: Sequence[Any], result: S
     first operand and of the results."""
     if how.dtype is not None and result and parts[how.dtype] == _dtype(result[0].dtype):
         parts[how.dtype] = NONE
+    if how.layout is not None and parts[how.layout] == _STRIDED and result and result[0].layout == "strided":
+        parts[how.layout] = NONE
     for position in how.unread:
         parts[position] = NOT_READ
     if how.unless is not None and parts[how.unless[0]] == FALSE:
@@ -113,6 +159,14 @@ def respell(how: Spelling, parts: list[bytes], operand: Sequence[Any], result: S
     for position in how.dims:
         if b":-" in parts[position]:
             parts[position] = _counted(parts[position], _rank(result if how.of_result else operand))
+    for position, spelt, plain in how.plain:
+        if parts[position] == spelt:
+            parts[position] = plain
+    if how.shaped is not None:
+        how.shaped[0](parts, how.shaped[1], operand)
+
+
+_STRIDED = encode(["layout", "strided"])
 
 
 @lru_cache(maxsize=64)
@@ -126,20 +180,16 @@ def _rank(metas: Sequence[Any]) -> int | None:
     return next(iter(ranks)) if len(ranks) == 1 else None
 
 
-_WHOLE = re.compile(rb"i\d+:(-?\d+)")
-_LIST = re.compile(rb"l\d+:s1:\[((?:i\d+:-?\d+)*)")
-
-
 @lru_cache(maxsize=1024)
 def _counted(part: bytes, rank: int | None) -> bytes:
     """A dim, or a list of them, counted from the front; as it is where that cannot be told."""
     if rank is None:
         return part
-    single, listed = _WHOLE.fullmatch(part), _LIST.fullmatch(part)
+    single, several = whole(part), listed(part)
     if single is not None:
-        return encode(_front(int(single[1]), rank))
-    if listed is not None:
-        return encode(["[", *(_front(int(one), rank) for one in _WHOLE.findall(listed[1]))])
+        return encode(_front(single, rank))
+    if several is not None:
+        return encode(["[", *(_front(one, rank) for one in several)])
     return part
 
 

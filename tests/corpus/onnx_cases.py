@@ -315,3 +315,268 @@ pair("one row less or any", False, rows("n", "n - 1"), rows("n", "m"), runs=Fals
 pair("one row more, either way round", True, rows("n", "n + 1"), rows("n", "1 + n"), runs=False)
 pair("names of dims with dashes", True, rows("seq-len", "seq-len"), rows("n", "n"), runs=False)
 pair("no row or any", False, rows(0, 2), rows("n", 2), runs=False)
+
+# Axes from the back
+
+CUBE = value("x", 2, 3, 4)
+
+
+def cubed(*nodes: Any, opset: int = 18, weights: Any = None) -> Make:
+    return lambda: model(list(nodes), [CUBE], opset=opset, weights=weights)
+
+
+for _op, _inputs, _more in (
+    ("Softmax", ["x"], {}),
+    ("LogSoftmax", ["x"], {}),
+    ("Concat", ["x", "x"], {}),
+    ("Gather", ["x", "i"], {}),
+    ("ArgMax", ["x"], {}),
+    ("Flatten", ["x"], {}),
+    ("GatherElements", ["x", "e"], {}),
+):
+    _held = {"i": np.array([1, 0]), "e": np.zeros((2, 3, 4), np.int64)}
+    _used = {name: _held[name] for name in _inputs if name in _held}
+    pair(
+        f"axis of {_op} from the back",
+        True,
+        cubed(N(_op, _inputs, ["y"], axis=-2, **_more), weights=_used),
+        cubed(N(_op, _inputs, ["y"], axis=1, **_more), weights=_used),
+    )
+    pair(
+        f"axis of {_op}",
+        False,
+        cubed(N(_op, _inputs, ["y"], axis=-2, **_more), weights=_used),
+        cubed(N(_op, _inputs, ["y"], axis=2, **_more), weights=_used),
+    )
+pair("the last axis or none given", True, cubed(N("Softmax", ["x"], ["y"])), cubed(N("Softmax", ["x"], ["y"], axis=2)))
+pair(
+    "axes of a sum from the back",
+    True,
+    *(cubed(N("ReduceMean", ["x"], ["y"], axes=axes), opset=13) for axes in ([-1, 0], [2, 0])),
+)
+pair("axes of a sum", False, *(cubed(N("ReduceMean", ["x"], ["y"], axes=axes), opset=13) for axes in ([-1], [1])))
+
+
+def after(*nodes: Any, axis: int, weights: Any = None, **more: Any) -> Make:
+    """A softmax after other nodes, which make ``r``."""
+    return cubed(*nodes, N("Softmax", ["r"], ["y"], axis=axis), weights=weights, **more)
+
+
+TABLE = {"s": np.array([6, 4]), "w": np.ones((4, 5), np.float32), "u": np.array([0]), "b": np.ones(4, np.float32)}
+for _name, _node, _last in (
+    ("an addition", N("Add", ["x", "b"], ["r"]), 2),
+    ("a product", N("MatMul", ["x", "w"], ["r"]), 2),
+    ("another shape", N("Reshape", ["x", "s"], ["r"]), 1),
+    ("one dim more", N("Unsqueeze", ["x", "u"], ["r"]), 3),
+    ("rows that are picked", N("Gather", ["x", "u"], ["r"]), 2),
+    ("a sum that keeps its dims", N("ReduceSum", ["x", "u"], ["r"]), 2),
+    ("what is flat", N("Flatten", ["x"], ["r"]), 1),
+):
+    _held = {name: TABLE[name] for name in _node.input if name in TABLE}
+    pair(
+        f"the last axis after {_name}",
+        True,
+        after(_node, axis=-1, weights=_held),
+        after(_node, axis=_last, weights=_held),
+    )
+    pair(
+        f"the first axis after {_name}",
+        False,
+        after(_node, axis=-1, weights=_held),
+        after(_node, axis=0, weights=_held),
+        differs=_name != "what is flat",
+    )
+
+# Newer versions that say more of what is not asked for
+
+
+def cast(opset: int, to: int = INT64, **more: Any) -> Make:
+    return lambda: model([N("Cast", ["x"], ["y"], to=to, **more)], opset=opset)
+
+
+pair("cast of two operator sets", True, cast(13), cast(19))
+pair("cast of operator sets far apart", True, cast(13), cast(24))
+pair("cast, saturating or not, where that is nothing", True, cast(19), cast(19, saturate=0), runs=False)
+pair("cast to another type", False, cast(13), cast(19, TensorProto.INT32), differs=False)
+pair(
+    "cast to float8, saturating or not",
+    False,
+    *(cast(19, TensorProto.FLOAT8E4M3FN, saturate=some) for some in (0, 1)),
+    runs=False,
+)
+pair(
+    "cast to float8 of two operator sets",
+    False,
+    *(cast(opset, TensorProto.FLOAT8E4M3FN) for opset in (19, 24)),
+    runs=False,
+)
+
+
+def pooled(opset: int, op: str = "MaxPool", **more: Any) -> Make:
+    return one(op, opset=opset, kernel_shape=[2, 2], **more)
+
+
+pair("pooling of two operator sets", True, pooled(12), pooled(22))
+pair("average pooling of two operator sets", True, *(pooled(opset, "AveragePool", pads=[1] * 4) for opset in (19, 22)))
+pair(
+    "pooling whose sizes are rounded up",
+    False,
+    *(pooled(opset, ceil_mode=1, strides=[2, 2], pads=[1] * 4) for opset in (12, 22)),
+    runs=False,
+)
+pair(
+    "gather of two operator sets",
+    True,
+    *(cubed(N("Gather", ["x", "i"], ["y"]), opset=opset, weights={"i": np.array([1])}) for opset in (11, 13)),
+)
+pair(
+    "batch normalisation of two operator sets",
+    True,
+    *(
+        (
+            lambda opset=opset: model(
+                [N("BatchNormalization", ["x", *"abcd"], ["y"])],
+                (IMAGE,),
+                weights=dict.fromkeys("abcd", np.array([1, 2], np.float32)),
+                opset=opset,
+            )
+        )
+        for opset in (14, 15)
+    ),
+)
+pair(
+    "another reduction of two operator sets",
+    False,
+    *(
+        cubed(N("ReduceMean", ["x"], ["y"], axes=[1]), opset=13)
+        if opset == 13
+        else cubed(N("ReduceMean", ["x"], ["y"]), opset=18)
+        for opset in (13, 18)
+    ),
+)
+
+# Results and operands that are left out
+
+pair(
+    "indices that nobody reads",
+    True,
+    pooled(18),
+    lambda: model([N("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2])], (IMAGE,)),
+)
+pair(
+    "indices that are returned",
+    False,
+    pooled(18),
+    lambda: model([N("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2])], (IMAGE,), [Y, value("i", None, kind=INT64)]),
+)
+
+
+def normed(*outputs: str, read: bool = False) -> Make:
+    nodes = [N("LayerNormalization", ["x", "s"], ["a", *outputs]), N("Add", ["a", "m" if read else "a"], ["y"])]
+    return lambda: model(nodes, weights={"s": np.ones(3, np.float32)})
+
+
+pair("statistics that nobody reads", True, normed(), normed("m", "d"))
+pair("statistics that somebody reads", False, normed("m", read=True), normed("m"))
+pair(
+    "statistics that only a branch reads",
+    False,
+    lambda: model(
+        [
+            N("LayerNormalization", ["x", "s"], ["n", "m"]),
+            N(
+                "If",
+                ["c"],
+                ["y"],
+                then_branch=branch([N("Add", ["n", "m"], ["o"])]),
+                else_branch=branch([N("Cos", ["n"], ["o"])]),
+            ),
+        ],
+        [X, value("c", kind=BOOL)],
+        weights={"s": np.ones(3, np.float32)},
+    ),
+    lambda: model(
+        [
+            N("LayerNormalization", ["x", "s"], ["n", "m"]),
+            N(
+                "If",
+                ["c"],
+                ["y"],
+                then_branch=branch([N("Add", ["n", "n"], ["o"])]),
+                else_branch=branch([N("Cos", ["n"], ["o"])]),
+            ),
+        ],
+        [X, value("c", kind=BOOL)],
+        weights={"s": np.ones(3, np.float32)},
+    ),
+)
+pair(
+    "parts of a split",
+    False,
+    *(
+        (lambda names=names: model([N("Split", ["x"], names, axis=1, num_outputs=len(names)), N("Exp", ["a"], ["y"])]))
+        for names in (["a", "b"], ["a", "b", "c"])
+    ),
+)
+pair(
+    "a mask that nobody reads",
+    True,
+    one("Relu"),
+    lambda: model([N("Dropout", ["x"], ["i", "m"]), N("Relu", ["i"], ["y"])]),
+)
+pair(
+    "an operand left out at the end",
+    True,
+    one("Clip", ("x", "low", ""), {"low": np.float32(0)}),
+    one("Clip", ("x", "low"), {"low": np.float32(0)}),
+)
+pair(
+    "which operand is left out",
+    False,
+    one("Clip", ("x", "", "k"), {"k": np.float32(0)}),
+    one("Clip", ("x", "k"), {"k": np.float32(0)}),
+)
+
+
+def added(*nodes: Any, weights: Any = None) -> Make:
+    return lambda: model([*nodes, N("Add", ["x", "k"], ["y"])], weights=weights)
+
+
+HALF = numpy_helper.from_array(np.array([0.5, 1, 2], np.float32))
+pair(
+    "stored or a constant's",
+    True,
+    added(N("Constant", [], ["k"], value=HALF)),
+    added(weights={"k": np.array([0.5, 1, 2], np.float32)}),
+)
+pair(
+    "spelt as numbers or a tensor",
+    True,
+    added(N("Constant", [], ["k"], value=HALF)),
+    added(N("Constant", [], ["k"], value_floats=[0.5, 1.0, 2.0])),
+)
+pair(
+    "passed on",
+    True,
+    added(N("Identity", ["j"], ["k"]), weights={"j": np.array([0.5, 1, 2], np.float32)}),
+    added(weights={"k": np.array([0.5, 1, 2], np.float32)}),
+)
+pair(
+    "another constant",
+    False,
+    added(N("Constant", [], ["k"], value=HALF)),
+    added(weights={"k": np.array([0.5, 1, 3], np.float32)}),
+)
+
+
+def told() -> ModelProto:
+    made = one("Relu")()
+    made.producer_name, made.producer_version, made.doc_string, made.domain, made.model_version = "p", "9", "d", "m", 7
+    made.graph.name, made.graph.doc_string, made.graph.node[0].doc_string, made.graph.node[0].name = "h", "d", "d", "n"
+    made.metadata_props.add(key="a", value="b")
+    made.graph.value_info.append(value("x9", 1))
+    made.graph.input[0].doc_string = "d"
+    return made
+
+
+pair("who made it, and what is said of it", True, one("Relu"), told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import adversary, effects, inputs, more, operators, spelling, tensors
+from . import adversary, calls, captures, effects, inputs, more, operators, spelling, tensors
 from .cases import PAIRS
 
-__all__ = ["PAIRS", "adversary", "effects", "inputs", "more", "operators", "spelling", "tensors"]
+__all__ = ["PAIRS", "adversary", "calls", "captures", "effects", "inputs", "more", "operators", "spelling", "tensors"]

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from farm.errors import BadProgram
+from farm.graph import Graph
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from farm.programs.live import program_of, subgraph_digest  # noqa: E402
+from farm.programs.live_values import LiveMetadata  # noqa: E402
 from farm.programs.weights import Weights  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -249,3 +251,55 @@ def test_out_variants_are_refused_in_words() -> None:
         node.meta["val"] = X
     with pytest.raises(BadProgram, match=r"writes its result into a tensor that it is given"):
         subgraph_digest(torch.fx.GraphModule(nn.Module(), graph), [Spec(), Spec()])
+
+
+def test_naming_is_left_out_where_only_a_key_is_wanted() -> None:
+    module = lowered(lambda x: (x.sin() @ x.t()).cos(), X)
+    named, plain = subgraph_digest(module, (Spec(),)), subgraph_digest(module, (Spec(),), named=False)
+    assert plain.naming == "" and named.naming.startswith("sha256:")
+    assert plain.structure_digest == named.structure_digest
+    assert plain.graph_digest == named.graph_digest
+    assert plain.operators == named.operators
+    assert plain.weights.content_digest() == named.weights.content_digest()
+    assert plain.canonical.digest_of == named.canonical.digest_of
+
+
+def recorded(dynamic: bool) -> list[Any]:
+    """The nodes of an exported graph: fake tensors with sizes that are numbers or symbols, tuples, sizes."""
+
+    class Module(nn.Module):
+        def forward(self, x: Any, y: Any) -> Any:
+            parts = x.split(2, 1)
+            greatest, places = (parts[0] * x.shape[0]).max(0)
+            kept = torch.zeros(x.shape[0] * 2, 3, dtype=torch.bool)
+            return greatest.half(), places, kept, y.sum() + x.mean(), torch.cat([x, x])
+
+    rows = torch.export.Dim("rows", min=2, max=16)
+    program = torch.export.export(
+        Module(), (torch.ones(4, 6), torch.ones(3)), dynamic_shapes=({0: rows} if dynamic else None, None)
+    )
+    return list(program.graph.nodes)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_fakes_read_together_are_what_they_are_one_by_one(dynamic: bool) -> None:
+    nodes = recorded(dynamic)
+    together, alone = LiveMetadata(Graph()), LiveMetadata(Graph())
+    found = together.of_fakes(nodes)
+    calls = [node for node in nodes if node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor)]
+    assert set(found) == set(calls) and len(calls) > 5
+    for node, (meta,) in found.items():
+        one = alone.of(node.meta["val"])
+        assert [getattr(meta, part) for part in _PARTS] == [getattr(one, part) for part in _PARTS], node
+    # What looks alike is one object, however it was asked for.
+    assert all(together.of(node.meta["val"]) is meta for node, (meta,) in found.items())
+
+
+def test_fakes_read_again_are_the_same_objects() -> None:
+    nodes, metadata = recorded(True), LiveMetadata(Graph())
+    first, again = metadata.of_fakes(nodes), metadata.of_fakes(nodes[::-1])
+    assert {node: id(meta) for node, (meta,) in first.items()} == {node: id(meta) for node, (meta,) in again.items()}
+
+
+_PARTS = ("dtype", "dims", "device", "layout", "scalar")
