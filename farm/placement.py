@@ -202,6 +202,8 @@ class Seat:
     aside: str = ""
     namespaces: tuple[str, ...] = ()
     """For whom it builds (``namespaces.admits``); empty: for everybody."""
+    draining: bool = False
+    """It was told to stop: it ends what it has, and takes nothing more."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,8 @@ def why_not(needs: Needs, seat: Seat) -> str:
     """Why this worker can never take the build, in a few words; empty when it can, if not at once."""
     if not seat.fresh:
         return "has not been heard of lately"
+    if seat.draining:
+        return "was told to stop, and takes no more builds"
     if needs.capability not in seat.capabilities:
         return f"does not build {needs.capability}"
     if needs.namespace and seat.namespaces and not admits(seat.namespaces, needs.namespace):

@@ -65,6 +65,7 @@ def _seat(row: Row[Any], busy: int, aside: dict[str, float]) -> Seat:
         gpu_memory=int(detail.get("gpu_memory", 0)),
         fresh=bool(row.fresh),
         namespaces=tuple(detail.get("builds_for", ())),
+        draining=detail.get("state") == "draining",
         aside=time.strftime("%H:%M:%S", time.localtime(aside[row.host])) if row.host in aside else "",
     )
 

@@ -27,6 +27,7 @@ from index_things import (
 from farm.builds import BuildRequest, BuildState, FailureKind, Lease
 from farm.errors import LeaseLost
 from farm.index import Beat, Claimed, Index, Sign, Worker
+from farm.placement import Needs, why_not
 
 NODE, LOST = FailureKind.NODE, FailureKind.LOST
 
@@ -188,6 +189,14 @@ class FleetContract:
         after = index.fail(lease(index, "w1"), failure(NODE), 0.0)
         assert (after.state, after.failure) == (BuildState.FAILED, failure(NODE))
         assert claim(index, request(memory=100)).outcome is Claimed.NEW
+
+    def test_a_worker_that_drains_is_said_to_and_is_no_other(self, index: Index) -> None:
+        there(index, "w1")
+        index.register(Worker("w2", "node-w2", 2, 5.0, (), {"state": "draining"}))
+        build = queued(index)
+        needs = Needs(build.request.capability)
+        assert [why_not(needs, seat) for seat in index.seats()] == ["", "was told to stop, and takes no more builds"]
+        assert index.fail(lease(index, "w1"), failure(NODE), 0.0).state is BuildState.FAILED
 
     def test_other_workers_of_the_same_node_are_no_others(self, index: Index) -> None:
         there(index, "w1")

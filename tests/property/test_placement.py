@@ -78,6 +78,7 @@ SEATS = st.builds(
     gpu_memory=st.sampled_from([0, 10, 100]),
     fresh=st.booleans(),
     aside=st.sampled_from(["", "12:00"]),
+    draining=st.booleans(),
 )
 NEEDS = st.builds(
     Needs,
@@ -93,6 +94,7 @@ def test_a_build_is_refused_for_reasons_and_for_nothing_else(needs: Needs, seats
     for seat in seats:
         can = (
             seat.fresh
+            and not seat.draining
             and needs.capability in seat.capabilities
             and seat.node not in needs.failed_on
             and not seat.aside
