@@ -240,7 +240,8 @@ def _check_broker(text: str) -> None:
         if not _is_broker(one):
             raise BadConfig(
                 f"FARM_BROKER_URL is '{text.rpartition('@')[2]}', which names no broker that farm knows",
-                "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this process",
+                "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this "
+                "process",
             )
         if option := _wrong_option(urlsplit(one)):
             raise BadConfig(

@@ -204,6 +204,8 @@ class Seat:
     """For whom it builds (``namespaces.admits``); empty: for everybody."""
     draining: bool = False
     """It was told to stop: it ends what it has, and takes nothing more."""
+    trouble: str = ""
+    """Why it stands by for now (``standby``); empty when it does not."""
 
 
 @dataclass(frozen=True)

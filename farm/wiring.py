@@ -10,12 +10,12 @@ import contextlib
 import uuid
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from farm.cache import EngineCache
 from farm.config import Config, load
-from farm.errors import BadConfig, NotAllowed, Unavailable
+from farm.errors import BadConfig, BadInput, NotAllowed, Unavailable
 from farm.namespaces import Realm, queues
 from farm.repair import CALM_SECONDS, Repair
 from farm.service import Farm
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from farm.timings import Timings
     from farm.toolchains import Toolchain
     from farm.trust import Policy, Signer
+    from farm.upkeep import Upkeep
     from farm.worker import BuildWorker
 
 EMBEDDED_POLL_SECONDS = 0.5
@@ -309,16 +310,44 @@ def open_station(config: Config, index: Index, store: BlobStore, gpu: int | None
     from farm.crew import Crew
     from farm.dispatch import Station
 
+    away = bind_store(config, index, store) if config.fleet else ""
     tried = [probe(chain) for chain in installed_toolchains()]
     notes = [f"{one.toolchain} does not work here: {one.failure.message}" for one in tried if one.failure]
     fitting = fit_machine(config, [one.toolchain for one in tried if one.works], gpu)
     worker = open_worker(config, index, store, fitting)
+    if away and not worker.standby.look():
+        notes.append(f"{away}: no builds are taken until this works")
     broker = f"memory://{uuid.uuid4().hex}" if config.embedded else config.broker_url
     repair = Repair(index, lambda counts: None, lambda: gone_workers(index), calm=CALM_SECONDS if config.fleet else 0.0)
     crew = Crew(worker, fitting.slots, _poll(config))
     # In a thread of its own: a task returns at once, or wake-ups wait for it.
     collection = Routine(lambda: collect_when_due(config), 0.0)
     return Station(broker, crew, repair.now, collection.tick), [*notes, *fitting.notes]
+
+
+def belong_together(index: Index, store: BlobStore) -> None:
+    """``BadInput`` where database and store are labelled, and not for each other."""
+    from farm.reconcile import belong_together
+
+    belong_together(cast("Upkeep", index), store)
+
+
+def bind_store(config: Config, index: Index, store: BlobStore) -> str:
+    """Label database and store as belonging together, lest a worker with a mistyped ``FARM_STORE_URL`` fails what
+    others could make. ``BadInput`` where they do not; why that cannot be told now, if it cannot."""
+    from farm.reconcile import bind
+
+    try:
+        belong_together(index, store)
+        bind(cast("Upkeep", index), store)
+    except Unavailable as error:
+        return error.message
+    except BadInput as error:
+        raise BadInput(
+            f"{config.store}: {error.message}",
+            "correct FARM_STORE_URL or FARM_DATABASE_URL; 'farm reconcile --yes' labels what does belong together",
+        ) from error
+    return ""
 
 
 def open_crew(config: Config, index: Index, store: BlobStore) -> Crew:
@@ -401,6 +430,7 @@ def open_worker(config: Config, index: Index, store: BlobStore, fitting: Fitting
             timings=open_timings(config, store, fitting),
             release=fitting.release,
             bench=open_bench(config, index, store, fitting, builder, limits),
+            sound=lambda: belong_together(index, store),
         )
     )
 

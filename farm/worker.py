@@ -35,6 +35,7 @@ from farm.index import FRESH_SECONDS, NO_LIMIT, Index, Offer, Worker
 from farm.keys import Keyed
 from farm.logging import get_logger
 from farm.placement import expected_peak
+from farm.standby import Standby
 from farm.targets import capability_name, place_of
 from farm.timings import Timings
 from farm.toolchains import TORCH_TENSORRT, Toolchain, exact_toolchain
@@ -77,6 +78,8 @@ class Workshop:
     """Lets go of what this worker alone may use, such as a GPU."""
     bench: Bench | None = None
     """What it measures with; nothing where it cannot."""
+    sound: Callable[[], object] = lambda: None
+    """Raises ``Unavailable`` or ``BadInput`` while what every build needs cannot be had (``standby``)."""
 
 
 class BuildWorker:
@@ -102,6 +105,7 @@ class BuildWorker:
             detail={**shop.detail, **known},
         )
         self.gauge = Gauge(shop.bench, self.me.id) if shop.bench else None
+        self.standby = Standby(shop.sound, self._show_soon)
         self._hearts = Hearts(shop.index, shop.lease_seconds, shop.beat_seconds, shop.say_seconds, self._show)
         self._hurried = threading.Event()
         self._shown = 0.0
@@ -125,7 +129,7 @@ class BuildWorker:
     def leave(self) -> None:
         """Say that no more builds are taken; those in hand go on. The next look among the workers shows it."""
         self.me = replace(self.me, capabilities=(), detail={**self.me.detail, "state": "draining", "measures": []})
-        self._shown = 0.0
+        self._show_soon()
 
     def hurry(self) -> None:
         """Make every build in hand hand itself back within a second; returns at once."""
@@ -134,6 +138,7 @@ class BuildWorker:
     def close(self) -> None:
         """Leave the list of workers; call when no ``make`` runs any more."""
         self._hearts.stop()
+        self.standby.stop()
         with contextlib.suppress(Unavailable):
             self.shop.index.unregister(self.me.id)
         for folder in self._folders:
@@ -143,14 +148,18 @@ class BuildWorker:
     def _show(self) -> None:
         """Stay on the list of workers; a few times as often as is needed to be counted upon."""
         if time.monotonic() - self._shown >= SHOW_SECONDS:
-            self.shop.index.register(self.me)
+            self.shop.index.register(replace(self.me, detail={**self.me.detail, "trouble": self.standby.reason}))
             self._shown = time.monotonic()
+
+    def _show_soon(self) -> None:
+        """Something has changed that others should see at the next beat."""
+        self._shown = 0.0
 
     # -- taking ------------------------------------------------------------------------------------------------
 
     def lease(self, count: int) -> list[Lease]:
         """At most ``count`` of the best builds that this machine can make and has room for now."""
-        if not self.me.capabilities or self.hurried or time.monotonic() < self._full_until:
+        if not self.me.capabilities or self.hurried or self.standby.reason or time.monotonic() < self._full_until:
             return []
         room = self.shop.admission
         offer = Offer(
@@ -209,8 +218,14 @@ class BuildWorker:
             self._fail(lease, defect(error))
 
     def _fail(self, lease: Lease, failure: Failure) -> None:
-        if failure.kind is FailureKind.TRANSIENT and is_full(self.shop.scratch):
-            self._full_until = time.monotonic() + FULL_PAUSE_S
+        """Record a failure; but what failed since this machine cannot reach what every build needs is handed back, and
+        has not been tried."""
+        if failure.kind is FailureKind.TRANSIENT:
+            if is_full(self.shop.scratch):
+                self._full_until = time.monotonic() + FULL_PAUSE_S
+            elif not self.standby.look():
+                self.shop.index.give_back(lease)
+                return
         self.shop.index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
 
     def _build(self, lease: Lease, heart: Heart, done: Callable[[], object]) -> None:

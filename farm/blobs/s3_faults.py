@@ -87,7 +87,10 @@ WORDS = {
     "503": ("the server is down, or asks for fewer requests", "check that it is well, or wait a while"),
     "InvalidBucketName": ("the bucket's name is not one that the server takes", "correct FARM_STORE_URL"),
     "PermanentRedirect": ("the bucket is in another region", "set AWS_DEFAULT_REGION to the bucket's region"),
-    "AuthorizationHeaderMalformed": ("the bucket is in another region", "set AWS_DEFAULT_REGION to the bucket's region"),
+    "AuthorizationHeaderMalformed": (
+        "the bucket is in another region",
+        "set AWS_DEFAULT_REGION to the bucket's region",
+    ),
     "QuotaExceeded": ("the server's quota is used up", "free some space there, or have the quota raised"),
     "InsufficientStorage": ("the server is out of room", "free some space there, and ask again"),
 }

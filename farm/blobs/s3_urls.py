@@ -50,5 +50,7 @@ def _endpoint(text: str) -> str:
     except ValueError:
         known = False
     if not known or parts.query or parts.fragment or parts.username:
-        raise BadConfig(f"{shown(text)!r} is no S3 endpoint", "write http://host:port or https://host, nothing else in it")
+        raise BadConfig(
+            f"{shown(text)!r} is no S3 endpoint", "write http://host:port or https://host, nothing else in it"
+        )
     return text.rstrip("/")

@@ -261,6 +261,29 @@ def test_a_large_sweep_does_not_starve_a_single_build(fleet: Fleet, copied: Call
     assert Farms(fleet.folder).finish(sweep, timeout=60).code == 130
 
 
+def test_a_worker_that_cannot_reach_the_store_takes_nobodys_tries(fleet: Fleet, copied: Callable[[str], Path]) -> None:
+    """One machine whose secret, address or network is wrong must not fail what the others could make."""
+    at = fleet.env["FARM_STORE_URL"]
+    fleet.noop("good", "--hands", "1", "--seconds", "0.4")
+    fleet.env["FARM_STORE_URL"] = "s3://bucket"
+    fleet.env |= {"FARM_S3_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_EC2_METADATA_DISABLED": "true"}
+    fleet.noop("bad", "--hands", "2")
+    fleet.env["FARM_STORE_URL"] = at
+    done = fleet.run(*("sweep", copied("gemm.pt2"), "-t", "sm_86", "-g", "workspace_size=1048576..1048595", "--json"))
+    assert done.code == 0, done.err
+    assert {build.node for build in fleet.builds()} == {"good"} and set(fleet.states()) == {"succeeded"}
+    (bad,) = [node for node in fleet.run("nodes", "--json").json if node["node"] == "bad"]
+    assert bad["state"] == "stands by" and "no credentials" in bad["trouble"]
+
+
+def test_a_worker_with_another_farms_store_does_not_start(fleet: Fleet) -> None:
+    for _ in range(2):
+        assert fleet.run("worker", "--until-idle").code == 0
+    fleet.env["FARM_STORE_URL"] += "-mistyped"
+    refused = fleet.run("worker", "--until-idle")
+    assert refused.code == 2 and "not labelled as the farm's" in refused.err and "reconcile --yes" in refused.err
+
+
 def test_a_broker_that_is_away_delays_builds_and_loses_none(fleet: Fleet, copied: Callable[[str], Path]) -> None:
     fleet.env["FARM_BROKER_URL"] = "redis://127.0.0.1:1/0"
     fleet.env["FARM_POLL_SECONDS"] = "0.5"

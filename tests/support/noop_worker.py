@@ -22,6 +22,7 @@ from farm.namespaces import queues
 from farm.repair import Repair
 from farm.wiring import (
     SAY_SECONDS,
+    belong_together,
     gone_workers,
     open_dispatch,
     open_identifier,
@@ -57,6 +58,7 @@ def open_noop_crew(config: Config, builder: NoopBuilder, hands: int, serves: tup
             beat_seconds=config.beat_seconds,
             say_seconds=SAY_SECONDS,
             slots=hands,
+            sound=lambda: belong_together(index, store),
         )
     )
     return Crew(worker, hands, config.poll_seconds)

@@ -86,7 +86,8 @@ def test_what_is_done_with_timings_is_one_of_four(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", [
+    "url",
+    [
         *("redis://h:99999/0", "redis://h:x/0", "redis://h/zero", "amqp://u:p@h:0//", "kafka://h"),
         # Celery takes these for the name of an AMQP host, and what follows a '#' for nothing at all.
         *("redis:", "redis:14", "amqp:h", "redis://h/0#x", "redis://:pass#word@h/0"),
@@ -119,7 +120,14 @@ def test_what_a_broker_cannot_be_asked_is_said_at_once(tmp_path: Path, url: str,
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://h", "amqp://u:p@h//?heartbeat=30", "redis://:p@h:6379/", "rediss://h/3?ssl_cert_reqs=none", "amqp://u:p@h//", "amqp://a;amqp://b:1//"],
+    [
+        "redis://h",
+        "amqp://u:p@h//?heartbeat=30",
+        "redis://:p@h:6379/",
+        "rediss://h/3?ssl_cert_reqs=none",
+        "amqp://u:p@h//",
+        "amqp://a;amqp://b:1//",
+    ],
 )
 def test_addresses_of_brokers(tmp_path: Path, url: str) -> None:
     assert load({"FARM_HOME": str(tmp_path), "FARM_BROKER_URL": url}, tmp_path).broker_url == url
