@@ -110,6 +110,7 @@ class BuildWorker:
         self._hurried = threading.Event()
         self._shown = 0.0
         self._full_until = 0.0
+        self._gpu_free = 0
         self._own = threading.local()
         self._folders: list[Path] = []
 
@@ -148,7 +149,8 @@ class BuildWorker:
     def _show(self) -> None:
         """Stay on the list of workers; a few times as often as is needed to be counted upon."""
         if time.monotonic() - self._shown >= SHOW_SECONDS:
-            self.shop.index.register(replace(self.me, detail={**self.me.detail, "trouble": self.standby.reason}))
+            now = {"trouble": self.standby.reason, "gpu_free": self._gpu_free}
+            self.shop.index.register(replace(self.me, detail={**self.me.detail, **now}))
             self._shown = time.monotonic()
 
     def _show_soon(self) -> None:
@@ -162,6 +164,7 @@ class BuildWorker:
         if not self.me.capabilities or self.hurried or self.standby.reason or time.monotonic() < self._full_until:
             return []
         room = self.shop.admission
+        self._gpu_free = room.gpu_free()
         offer = Offer(
             worker=self.me.id,
             node=self.me.host,
@@ -169,7 +172,7 @@ class BuildWorker:
             memory=room.capacity or NO_LIMIT,
             free=room.free() if room.capacity else NO_LIMIT,
             gpu_memory=room.gpu_capacity or NO_LIMIT,
-            gpu_free=room.gpu_free() or NO_LIMIT,
+            gpu_free=self._gpu_free or NO_LIMIT,
             namespaces=self.shop.namespaces,
         )
         return self.shop.index.lease(offer, self.shop.lease_seconds, count)

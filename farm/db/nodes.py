@@ -66,6 +66,7 @@ def _seat(row: Row[Any], busy: int, aside: dict[str, float]) -> Seat:
         fresh=bool(row.fresh),
         namespaces=tuple(detail.get("builds_for", ())),
         draining=detail.get("state") == "draining",
+        gpu_free=int(detail.get("gpu_free", 0)),
         trouble=str(detail.get("trouble") or ""),
         aside=time.strftime("%H:%M:%S", time.localtime(aside[row.host])) if row.host in aside else "",
     )

@@ -170,6 +170,20 @@ class FleetContract:
         queued(index, request(memory=100))
         assert len(index.lease(offer(memory=100, free=20), TTL)) == 1
 
+    def test_a_gpu_that_others_fill_takes_nothing_however_long_it_waits(
+        self, index: Index, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The node would hold it for as long as they do, though another's GPU is free."""
+        monkeypatch.setattr("farm.db.statements.LONG_SECONDS", -1.0)
+        queued(index, request(gpu_memory=10))
+        assert index.lease(offer("w1", gpu_memory=100, gpu_free=9), TTL) == []
+        assert len(index.lease(offer("w2", gpu_memory=100, gpu_free=10), TTL)) == 1
+
+    def test_a_seat_says_what_its_gpu_has_free(self, index: Index) -> None:
+        there(index, "w1", gpu_free=9, trouble="the store is away")
+        (seat,) = index.seats()
+        assert (seat.gpu_free, seat.trouble) == (9, "the store is away")
+
     # -- other nodes -------------------------------------------------------------------------------------------
 
     def test_what_a_node_cannot_goes_to_another_and_never_back(self, index: Index) -> None:
