@@ -275,14 +275,14 @@ class BuildWorker:
 
     def _commit(self, lease: Lease, heart: Heart, plan: Path, manifest: Mapping[str, Any], built: float) -> Engine:
         """Commit; again and again while the store or the database cannot be reached, as long as the lease may hold: a
-        build may have taken hours."""
+        build may have taken hours. Where the store lets this machine write nothing, another must build it."""
         told = ""
         while True:
             heart.check()
             try:
                 return self.shop.cache.commit(lease, plan, manifest, built)
             except Unavailable as error:
-                if heart.lost or self.hurried:
+                if heart.lost or self.hurried or error.refused:
                     raise
                 if error.message != told:
                     log.warning("a commit waits", build=lease.build.id, reason=error.message)
@@ -399,6 +399,8 @@ def failure_of(error: FarmError) -> Failure:
         return error.failure
     if isinstance(error, BadInput):
         return Failure(FailureKind.PERMANENT, error.message, error.hint)
+    if isinstance(error, Unavailable) and error.refused:
+        return Failure(FailureKind.NODE, error.message, error.hint)
     if isinstance(error, Unavailable | CorruptBlob):
         return Failure(FailureKind.TRANSIENT, error.message, error.hint)
     return Failure(FailureKind.NODE, error.message, error.hint)

@@ -131,7 +131,9 @@ def transient(error: Exception) -> bool:
 def said(error: Exception, where: str) -> Unavailable:
     """The error that people see."""
     what, hint = _words(error)
-    return Unavailable(f"{where}: {what}", hint)
+    told = Unavailable(f"{where}: {what}", hint)
+    told.refused = code_of(error) == "AccessDenied"
+    return told
 
 
 def _words(error: Exception) -> tuple[str, str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from farm import standby
 from farm.admission import Admission
+from farm.blobs.faults import fault
+from farm.blobs.s3_faults import said
 from farm.builds import Failure, FailureKind
 from farm.errors import BadInput, Unavailable
 from farm.standby import Standby
-from farm.worker import BuildWorker, Workshop
+from farm.worker import BuildWorker, Workshop, failure_of
 from tests.conftest import eventually
 
 
@@ -131,3 +135,26 @@ def test_one_that_is_stopped_looks_no_more(trouble: Trouble) -> None:
     assert one._thread
     one._thread.join(5)
     assert not one._thread.is_alive()
+
+
+def test_what_a_store_does_not_let_a_machine_do_is_that_machines_failure() -> None:
+    """So that another builds it, and a machine that keeps failing so is set aside."""
+    denied = said(ClientError({"Error": {"Code": "AccessDenied"}}, "PutObject"), "s3://bucket")
+    assert failure_of(denied).kind is FailureKind.NODE
+    assert failure_of(fault(PermissionError(errno.EACCES, "no"), Path("/store"))).kind is FailureKind.NODE
+    slow = said(ClientError({"Error": {"Code": "SlowDown"}}, "PutObject"), "s3://bucket")
+    assert failure_of(slow).kind is FailureKind.TRANSIENT
+    assert failure_of(fault(OSError(errno.ENOSPC, "full"), Path("/store"))).kind is FailureKind.TRANSIENT
+
+
+def test_an_engine_that_may_not_be_stored_is_not_waited_with(worker: BuildWorker) -> None:
+    denied = Unavailable("these credentials may not do that")
+    denied.refused = True
+
+    def commit(*_what: Any) -> None:
+        raise denied
+
+    worker.shop.__dict__["cache"] = SimpleNamespace(commit=commit)
+    heart = SimpleNamespace(check=lambda: None, lost=False)
+    with pytest.raises(Unavailable):
+        worker._commit(SimpleNamespace(build=SimpleNamespace(id="b")), heart, Path("plan"), {}, 1.0)  # type: ignore[arg-type]
