@@ -263,17 +263,24 @@ def test_a_large_sweep_does_not_starve_a_single_build(fleet: Fleet, copied: Call
 
 def test_a_worker_that_cannot_reach_the_store_takes_nobodys_tries(fleet: Fleet, copied: Callable[[str], Path]) -> None:
     """One machine whose secret, address or network is wrong must not fail what the others could make."""
-    at = fleet.env["FARM_STORE_URL"]
-    fleet.noop("good", "--hands", "1", "--seconds", "0.4")
-    fleet.env["FARM_STORE_URL"] = "s3://bucket"
+    model, at = copied("gemm.pt2"), fleet.env["FARM_STORE_URL"]
     fleet.env |= {"FARM_S3_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_EC2_METADATA_DISABLED": "true"}
+    fleet.env["FARM_STORE_URL"] = "s3://bucket"
     fleet.noop("bad", "--hands", "2")
     fleet.env["FARM_STORE_URL"] = at
-    done = fleet.run(*("sweep", copied("gemm.pt2"), "-t", "sm_86", "-g", "workspace_size=1048576..1048595", "--json"))
+    asked = fleet.run("build", model, "-t", "sm_89", "--no-wait", "--json")
+    assert asked.code == 0, asked.err
+    eventually(lambda: [seat.trouble for seat in fleet.index.seats()] != [""], what="the worker's standing by")
+    (reason,) = fleet.run("nodes", "--for", asked.json[0]["build"], "--json").json
+    assert not reason["can"] and "takes nothing until this works again" in reason["reason"]
+    fleet.noop("good", "--hands", "1", "--seconds", "0.4")
+    grid = "workspace_size=1048576..1048591"
+    done = fleet.run("sweep", model, "-t", "sm_86", "-g", grid, "--json")
     assert done.code == 0, done.err
-    assert {build.node for build in fleet.builds()} == {"good"} and set(fleet.states()) == {"succeeded"}
+    eventually(lambda: set(fleet.states()) == {"succeeded"}, what="every build")
+    assert {(build.node, build.attempts) for build in fleet.builds()} == {("good", 1)}
     (bad,) = [node for node in fleet.run("nodes", "--json").json if node["node"] == "bad"]
-    assert bad["state"] == "stands by" and "no credentials" in bad["trouble"]
+    assert bad["state"] == "stands by" and "s3://bucket" in bad["trouble"]
 
 
 def test_a_worker_with_another_farms_store_does_not_start(fleet: Fleet) -> None:
