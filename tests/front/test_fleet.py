@@ -283,6 +283,18 @@ def test_a_worker_that_cannot_reach_the_store_takes_nobodys_tries(fleet: Fleet, 
     assert bad["state"] == "stands by" and "s3://bucket" in bad["trouble"]
 
 
+def test_a_worker_that_is_to_end_by_itself_does_not_stand_by_for_ever(
+    fleet: Fleet, copied: Callable[[str], Path]
+) -> None:
+    """In a pipeline, say: nobody would correct its secret meanwhile."""
+    assert fleet.run("build", copied("gemm.pt2"), "-t", "sm_86", "--no-wait").code == 0
+    fleet.env |= {"FARM_S3_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_EC2_METADATA_DISABLED": "true"}
+    fleet.env |= {"FARM_STORE_URL": "s3://bucket", "FARM_PATIENCE_SECONDS": "1"}
+    ended = fleet.run("worker", "--until-idle")
+    assert ended.code == 4 and "nothing could be built here: s3://bucket" in ended.err, ended.err
+    assert [(str(build.state), build.attempts) for build in fleet.builds()] == [("queued", 0)]
+
+
 def test_a_worker_with_another_farms_store_does_not_start(fleet: Fleet) -> None:
     for _ in range(2):
         assert fleet.run("worker", "--until-idle").code == 0
