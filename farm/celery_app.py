@@ -7,7 +7,13 @@ themselves; one beat for a fleet only makes it sooner.
 
 from __future__ import annotations
 
+import sys
+
 from farm.config import load
+from farm.errors import FarmError
 from farm.tasks import make_app
 
-app = make_app(load().broker_url)
+try:
+    app = make_app(load().broker_url)
+except FarmError as error:  # Celery's command line knows nothing of farm's errors
+    sys.exit(f"farm: {error.message}\n      {error.hint}")

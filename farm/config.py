@@ -14,12 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from farm.errors import BadConfig
 from farm.namespaces import MAIN, Realm, is_name
 
-BROKERS = ("memory:", "redis:", "rediss:", "amqp:", "amqps:")
+BROKERS = ("memory:", "redis://", "rediss://", "amqp://", "amqps://")
+REDIS_TAKES = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
+AMQP_TAKES = ("heartbeat",)
+"""What may follow the '?' in a broker's address. Kombu passes on whatever is there, by name, to what then fails."""
+CERT_REQS = ("none", "optional", "required", "CERT_NONE", "CERT_OPTIONAL", "CERT_REQUIRED")
 TIMINGS = ("share", "off", "editable", "strict")
 """What a worker does with kernel timings: starts from those of its like and shares its own; neither; the same with
 timings that can be edited; or replays such timings and builds nothing that they do not cover."""
@@ -237,11 +241,18 @@ def _check_url(text: str) -> None:
 
 def _check_broker(text: str) -> None:
     """``BadConfig`` unless each of the addresses in it (``;`` between them) can be a broker's."""
-    if not all(_is_broker(one) for one in text.split(";")):
-        raise BadConfig(
-            f"FARM_BROKER_URL is '{text.rpartition('@')[2]}', which names no broker that farm knows",
-            "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this process",
-        )
+    for one in text.split(";"):
+        if not _is_broker(one):
+            raise BadConfig(
+                f"FARM_BROKER_URL is '{text.rpartition('@')[2]}', which names no broker that farm knows",
+                "write redis://HOST:6379/0 or amqp://USER:PASSWORD@HOST/VHOST, or leave it out to build in this "
+                "process",
+            )
+        if option := _wrong_option(urlsplit(one)):
+            raise BadConfig(
+                f"FARM_BROKER_URL asks for '{option}', which nothing here understands",
+                f"after the '?' Redis takes {', '.join(REDIS_TAKES)}; RabbitMQ takes heartbeat=SECONDS",
+            )
 
 
 def _is_broker(text: str) -> bool:
@@ -251,7 +262,18 @@ def _is_broker(text: str) -> bool:
     except ValueError:
         return False
     number = parts.path.strip("/") if text.startswith(("redis:", "rediss:")) else ""
-    return text.startswith(BROKERS) and port != 0 and (not number or number.isdecimal())
+    known = text.startswith(BROKERS) and not parts.fragment
+    return known and port != 0 and (not number or number.isdecimal())
+
+
+def _wrong_option(parts: SplitResult) -> str:
+    """The first of a broker's options that it does not take; empty where it takes all."""
+    takes = REDIS_TAKES if parts.scheme.startswith("redis") else AMQP_TAKES
+    for name, value in parse_qsl(parts.query):
+        amiss = name not in takes or (name == "ssl_cert_reqs" and value not in CERT_REQS)
+        if amiss or (name == "heartbeat" and not value.isdecimal()):
+            return f"{name}={value}"
+    return ""
 
 
 def _checked(config: Config) -> Config:

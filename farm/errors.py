@@ -79,6 +79,8 @@ class Unavailable(FarmError):
     """A service (database, store, broker) could not be reached or is out of room."""
 
     exit_code = 4
+    refused = False
+    """It answers, and does not let this machine do that; it may well let others."""
 
 
 class CorruptBlob(FarmError):

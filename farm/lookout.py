@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from farm.builds import Build, BuildState, FailureKind
 from farm.index import Index
-from farm.placement import Needs, Seat, why_not
+from farm.placement import Needs, Seat, why_not, why_not_now
 
 
 class Lookout:
@@ -23,7 +23,7 @@ class Lookout:
     def why_waiting(self, build: Build) -> list[tuple[Seat, str]]:
         """Each worker that is listed, and why it cannot take the build (empty: it can, when its turn comes)."""
         needs = self._needs(build)
-        return [(seat, why_not(needs, seat)) for seat in self.seats()]
+        return [(seat, why_not(needs, seat) or why_not_now(needs, seat)) for seat in self.seats()]
 
     def tell(self, builds: Sequence[Build], notify: Callable[[str], None]) -> None:
         """Say, once a queue, that nobody who is there now can make what waits in it."""

@@ -15,6 +15,8 @@ def failure_of(error: FarmError) -> Failure:
         return error.failure
     if isinstance(error, BadInput):
         return Failure(FailureKind.PERMANENT, error.message, error.hint)
+    if isinstance(error, Unavailable) and error.refused:
+        return Failure(FailureKind.NODE, error.message, error.hint)
     if isinstance(error, Unavailable | CorruptBlob):
         return Failure(FailureKind.TRANSIENT, error.message, error.hint)
     return Failure(FailureKind.NODE, error.message, error.hint)

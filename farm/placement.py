@@ -202,6 +202,12 @@ class Seat:
     aside: str = ""
     namespaces: tuple[str, ...] = ()
     """For whom it builds (``namespaces.admits``); empty: for everybody."""
+    draining: bool = False
+    """It was told to stop: it ends what it has, and takes nothing more."""
+    trouble: str = ""
+    """Why it stands by for now (``standby``); empty when it does not."""
+    gpu_free: int = 0
+    """Bytes that its GPU had free when it was last heard of; 0 where nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +225,8 @@ def why_not(needs: Needs, seat: Seat) -> str:
     """Why this worker can never take the build, in a few words; empty when it can, if not at once."""
     if not seat.fresh:
         return "has not been heard of lately"
+    if seat.draining:
+        return "was told to stop, and takes no more builds"
     if needs.capability not in seat.capabilities:
         return f"does not build {needs.capability}"
     if needs.namespace and seat.namespaces and not admits(seat.namespaces, needs.namespace):
@@ -231,6 +239,15 @@ def why_not(needs: Needs, seat: Seat) -> str:
         return f"has {_gigabytes(seat.memory)} of memory for builds, and this one needs {_gigabytes(needs.memory)}"
     if seat.gpu_memory and needs.gpu_memory > seat.gpu_memory:
         return f"has {_gigabytes(seat.gpu_memory)} of GPU memory, and this one needs {_gigabytes(needs.gpu_memory)}"
+    return ""
+
+
+def why_not_now(needs: Needs, seat: Seat) -> str:
+    """Why a worker that can take the build does not for now, being busy apart; empty when nothing is in the way."""
+    if seat.trouble:
+        return f"takes nothing until this works again: {seat.trouble}"
+    if not seat.busy and 0 < seat.gpu_free < needs.gpu_memory:
+        return f"has {_gigabytes(seat.gpu_free)} of GPU memory free, and this one needs {_gigabytes(needs.gpu_memory)}"
     return ""
 
 

@@ -34,6 +34,7 @@ from farm.making import NO_LIMIT, Making, Offer
 from farm.mishaps import defect, failure_of, failure_of_machine
 from farm.placement import expected_peak
 from farm.scratch import Scratch
+from farm.standby import Standby
 from farm.targets import capability_name, place_of
 from farm.timings import Timings
 from farm.toolchains import TORCH_TENSORRT, Toolchain, exact_toolchain
@@ -75,6 +76,8 @@ class Workshop:
     """Lets go of what this worker alone may use, such as a GPU."""
     bench: Bench | None = None
     """What it measures with; nothing where it cannot."""
+    sound: Callable[[], object] = lambda: None
+    """Raises ``Unavailable`` or ``BadInput`` while what every build needs cannot be had (``standby``)."""
 
 
 class BuildWorker:
@@ -100,10 +103,12 @@ class BuildWorker:
             detail={**shop.detail, **known},
         )
         self.gauge = Gauge(shop.bench, self.me.id) if shop.bench else None
+        self.standby = Standby(shop.sound, self._show_soon)
         self._hearts = Hearts(shop.index, shop.lease_seconds, shop.beat_seconds, shop.say_seconds, self._show)
         self._hurried = threading.Event()
         self._shown = 0.0
         self._full_until = 0.0
+        self._gpu_free = 0
         self._scratch = Scratch(shop.scratch)
 
     @property
@@ -121,7 +126,7 @@ class BuildWorker:
     def leave(self) -> None:
         """Say that no more builds are taken; those in hand go on. The next look among the workers shows it."""
         self.me = replace(self.me, capabilities=(), detail={**self.me.detail, "state": "draining", "measures": []})
-        self._shown = 0.0
+        self._show_soon()
 
     def hurry(self) -> None:
         """Make every build in hand hand itself back within a second; returns at once."""
@@ -130,6 +135,7 @@ class BuildWorker:
     def close(self) -> None:
         """Leave the list of workers; call when no ``make`` runs any more."""
         self._hearts.stop()
+        self.standby.stop()
         with contextlib.suppress(Unavailable):
             self.shop.index.unregister(self.me.id)
         self._scratch.close()
@@ -138,16 +144,22 @@ class BuildWorker:
     def _show(self) -> None:
         """Stay on the list of workers; a few times as often as is needed to be counted upon."""
         if time.monotonic() - self._shown >= SHOW_SECONDS:
-            self.shop.index.register(self.me)
+            now = {"trouble": self.standby.reason, "gpu_free": self._gpu_free}
+            self.shop.index.register(replace(self.me, detail={**self.me.detail, **now}))
             self._shown = time.monotonic()
+
+    def _show_soon(self) -> None:
+        """Something has changed that others should see at the next beat."""
+        self._shown = 0.0
 
     # -- taking ------------------------------------------------------------------------------------------------
 
     def lease(self, count: int) -> list[Lease]:
         """At most ``count`` of the best builds that this machine can make and has room for now."""
-        if not self.me.capabilities or self.hurried or time.monotonic() < self._full_until:
+        if not self.me.capabilities or self.hurried or self.standby.reason or time.monotonic() < self._full_until:
             return []
         room = self.shop.admission
+        self._gpu_free = room.gpu_free()
         offer = Offer(
             worker=self.me.id,
             node=self.me.host,
@@ -155,7 +167,7 @@ class BuildWorker:
             memory=room.capacity or NO_LIMIT,
             free=room.free() if room.capacity else NO_LIMIT,
             gpu_memory=room.gpu_capacity or NO_LIMIT,
-            gpu_free=room.gpu_free() or NO_LIMIT,
+            gpu_free=self._gpu_free or NO_LIMIT,
             namespaces=self.shop.namespaces,
         )
         return self.shop.index.lease(offer, self.shop.lease_seconds, count)
@@ -204,8 +216,14 @@ class BuildWorker:
             self._fail(lease, defect(error))
 
     def _fail(self, lease: Lease, failure: Failure) -> None:
-        if failure.kind is FailureKind.TRANSIENT and self._scratch.is_full():
-            self._full_until = time.monotonic() + FULL_PAUSE_S
+        """Record a failure; but what failed since this machine cannot reach what every build needs is handed back, and
+        has not been tried."""
+        if failure.kind is FailureKind.TRANSIENT:
+            if self._scratch.is_full():
+                self._full_until = time.monotonic() + FULL_PAUSE_S
+            elif not self.standby.look():
+                self.shop.index.give_back(lease)
+                return
         self.shop.index.fail(lease, failure, decide_retry(failure.kind, lease.attempt))
 
     def _build(self, lease: Lease, heart: Heart, done: Callable[[], object]) -> None:
@@ -252,14 +270,14 @@ class BuildWorker:
 
     def _commit(self, lease: Lease, heart: Heart, plan: Path, manifest: Mapping[str, Any], built: float) -> Engine:
         """Commit; again and again while the store or the database cannot be reached, as long as the lease may hold: a
-        build may have taken hours."""
+        build may have taken hours. Where the store lets this machine write nothing, another must build it."""
         told = ""
         while True:
             heart.check()
             try:
                 return self.shop.cache.commit(lease, plan, manifest, built)
             except Unavailable as error:
-                if heart.lost or self.hurried:
+                if heart.lost or self.hurried or error.refused:
                     raise
                 if error.message != told:
                     log.warning("a commit waits", build=lease.build.id, reason=error.message)

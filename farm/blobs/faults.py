@@ -43,7 +43,9 @@ def folder_fault(error: OSError, folder: Path) -> FarmError:
 
 def _said(error: OSError, where: str) -> Unavailable:
     what, hint = _WHAT.get(error.errno or 0, (error.strerror or type(error).__name__, "run 'farm doctor'"))
-    return Unavailable(f"{where}: {what}", hint)
+    told = Unavailable(f"{where}: {what}", hint)
+    told.refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return told
 
 
 def _below(error: OSError, root: Path) -> bool:

@@ -68,6 +68,7 @@ NO_CREDENTIALS = (
     boto.SSOError,
     boto.ProfileNotFound,
 )
+UNREADABLE = (boto.ConfigParseError, boto.ConfigNotFound, boto.InvalidRegionError)
 KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, that this process has"
 WORDS = {
     "InvalidAccessKeyId": ("the server does not know this access key", KEYS),
@@ -85,8 +86,11 @@ WORDS = {
     "SlowDown": ("the server asks for fewer requests", "run fewer workers at once, or wait a while"),
     "503": ("the server is down, or asks for fewer requests", "check that it is well, or wait a while"),
     "InvalidBucketName": ("the bucket's name is not one that the server takes", "correct FARM_STORE_URL"),
-    "PermanentRedirect": ("the bucket is in another region", "set AWS_REGION to the bucket's region"),
-    "AuthorizationHeaderMalformed": ("the bucket is in another region", "set AWS_REGION to the bucket's region"),
+    "PermanentRedirect": ("the bucket is in another region", "set AWS_DEFAULT_REGION to the bucket's region"),
+    "AuthorizationHeaderMalformed": (
+        "the bucket is in another region",
+        "set AWS_DEFAULT_REGION to the bucket's region",
+    ),
     "QuotaExceeded": ("the server's quota is used up", "free some space there, or have the quota raised"),
     "InsufficientStorage": ("the server is out of room", "free some space there, and ask again"),
 }
@@ -127,7 +131,9 @@ def transient(error: Exception) -> bool:
 def said(error: Exception, where: str) -> Unavailable:
     """The error that people see."""
     what, hint = _words(error)
-    return Unavailable(f"{where}: {what}", hint)
+    told = Unavailable(f"{where}: {what}", hint)
+    told.refused = code_of(error) == "AccessDenied"
+    return told
 
 
 def _words(error: Exception) -> tuple[str, str]:
@@ -136,8 +142,10 @@ def _words(error: Exception) -> tuple[str, str]:
         return WORDS[code]
     if isinstance(error, NO_CREDENTIALS):
         return f"no credentials: {_line(error)}", f"{KEYS.replace('check', 'set', 1)}"
+    if isinstance(error, UNREADABLE):
+        return f"boto3's own configuration cannot be used: {_line(error)}", "correct it, or AWS_CONFIG_FILE"
     if isinstance(error, boto.NoRegionError):
-        return "no region is set", "set AWS_REGION to the bucket's region"
+        return "no region is set", "set AWS_DEFAULT_REGION to the bucket's region"
     if isinstance(error, UNREACHABLE):
         return f"cannot be reached: {_line(error)}", "check FARM_S3_ENDPOINT_URL and the network, and that it runs"
     if code:

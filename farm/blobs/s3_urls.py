@@ -30,11 +30,17 @@ def place(url: str, endpoint: str = "") -> Place:
     scheme, _, rest = url.partition("://")
     bucket, _, path = rest.partition("/")
     if scheme != "s3" or not BUCKET.fullmatch(bucket):
-        raise BadConfig(f"{url!r} names no S3 bucket", EXAMPLE)
+        raise BadConfig(f"{shown(url)!r} names no S3 bucket", EXAMPLE)
     segments = [segment for segment in path.split("/") if segment]
     if any(segment in (".", "..") for segment in segments) or not path.isprintable() or set(path) & set("?#\\"):
         raise BadConfig(f"{url!r} has a prefix that cannot be", f"{EXAMPLE}, without '.', '..', '?', '#' and '\\'")
     return Place(bucket, "".join(f"{segment}/" for segment in segments), _endpoint(endpoint))
+
+
+def shown(text: str) -> str:
+    """An address without what might be a secret."""
+    scheme, colon, rest = text.rpartition("://")
+    return f"{scheme}{colon}{rest.rpartition('@')[2]}"
 
 
 def _endpoint(text: str) -> str:
@@ -44,5 +50,7 @@ def _endpoint(text: str) -> str:
     except ValueError:
         known = False
     if not known or parts.query or parts.fragment or parts.username:
-        raise BadConfig(f"{text!r} is no S3 endpoint", "write http://host:port or https://host, nothing else in it")
+        raise BadConfig(
+            f"{shown(text)!r} is no S3 endpoint", "write http://host:port or https://host, nothing else in it"
+        )
     return text.rstrip("/")

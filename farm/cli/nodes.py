@@ -85,6 +85,7 @@ def _node(host: str, workers: Sequence[Worker], seats: dict[str, Seat], health: 
         "failures": health.failures if health else 0,
         "aside_until": health.aside_until if health else None,
         "why_aside": health.why if health and health.aside_until else None,
+        "trouble": next((seat.trouble for seat in there if seat.trouble), None),
     }
 
 
@@ -95,7 +96,7 @@ def _state(workers: Sequence[Worker], seats: Sequence[Seat]) -> str:
         return "set aside"
     if all(worker.detail.get("state") == "draining" for worker in workers):
         return "draining"
-    return "ready"
+    return "stands by" if seats and all(seat.trouble for seat in seats) else "ready"
 
 
 def show_nodes(documents: Sequence[dict[str, Any]]) -> None:
@@ -118,6 +119,8 @@ def show_nodes(documents: Sequence[dict[str, Any]]) -> None:
     for item in documents:
         if item["aside_until"]:
             note(f"farm: {item['node']} is set aside until {human_time(item['aside_until'])}: {_why_aside(item)}")
+        if item["trouble"]:
+            note(f"farm: {item['node']} takes nothing until this works again: {item['trouble']}")
 
 
 def _why_aside(item: dict[str, Any]) -> str:

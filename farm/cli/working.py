@@ -83,8 +83,9 @@ def _begin(farm: Farm, station: Station) -> None:
 
 
 def _until_done(farm: Farm, station: Station, signals: Signals, until_idle: bool) -> str:
-    """Keep the farm in repair while its builds are made."""
-    idle = 0
+    """Keep the farm in repair while its builds are made. ``Unavailable`` where it is to end by itself, and has not been
+    able to build for as long as a client bears with that."""
+    idle, well = 0, time.monotonic()
     while not (until_idle and idle >= IDLE_TICKS):
         if signals.heard.wait(TICK_SECONDS):
             return "stopped"
@@ -93,6 +94,10 @@ def _until_done(farm: Farm, station: Station, signals: Signals, until_idle: bool
             idle = idle + 1 if until_idle and _idle(farm, station) else 0
         except Unavailable as error:
             farm.notify(error.message)
+        trouble = station.crew.worker.standby.reason
+        well = well if trouble else time.monotonic()
+        if until_idle and time.monotonic() - well > farm.config.patience_seconds:
+            raise Unavailable(f"nothing could be built here: {trouble}", "what waits is still queued")
     return "nothing left to build"
 
 

@@ -65,6 +65,9 @@ def _seat(row: Row[Any], busy: int, aside: dict[str, float]) -> Seat:
         gpu_memory=int(detail.get("gpu_memory", 0)),
         fresh=bool(row.fresh),
         namespaces=tuple(detail.get("builds_for", ())),
+        draining=detail.get("state") == "draining",
+        gpu_free=int(detail.get("gpu_free", 0)),
+        trouble=str(detail.get("trouble") or ""),
         aside=time.strftime("%H:%M:%S", time.localtime(aside[row.host])) if row.host in aside else "",
     )
 

@@ -21,7 +21,7 @@ import sqlalchemy
 from sqlalchemy import URL, ColumnElement, Connection, Engine, Executable, FromClause, Select, Table, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
-from farm.db.faults import BUSY_TIMEOUT_S, FOREIGN, PASSING_STATES, state_of, translate, worldly
+from farm.db.faults import BUSY_TIMEOUT_S, FOREIGN, PASSING_STATES, place, state_of, translate, worldly
 from farm.errors import BadConfig, Unavailable
 
 if TYPE_CHECKING:
@@ -46,12 +46,16 @@ POSTGRESQL_OPTIONS = (
 )
 
 # A server whose machine or network vanished ends no connection: without these a worker would wait for it for hours.
-GONE_WITHOUT_A_WORD = {
+UNLESS_TOLD = {
+    "connect_timeout": 10,
     "keepalives_idle": 20,
     "keepalives_interval": 5,
     "keepalives_count": 4,
     "tcp_user_timeout": 40_000,
 }
+
+DRIVERS_OWN = frozenset({"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"})
+"""Arguments of psycopg's that are no connection parameters."""
 
 NOT_BY_INDEX = ("sort", "bitmapscan", "seqscan", "hashjoin", "mergejoin")
 USE_INDEXES = "SELECT " + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in NOT_BY_INDEX)
@@ -77,9 +81,26 @@ def parse_url(text: str) -> URL:
         raise BadConfig(
             f"farm keeps no state in '{url.drivername}'", "use sqlite:///PATH or postgresql://USER@HOST/NAME"
         )
+    _check_query(url)
     if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
         raise BadConfig("farm's SQLite database must be a file: several processes share it", "write sqlite:///PATH")
+    if "\0" in (url.database or ""):
+        raise BadConfig(f"no database is called {url.database!r}", "leave the %00 out of FARM_DATABASE_URL")
     return url
+
+
+def _check_query(url: URL) -> None:
+    """``BadConfig`` for what may not follow the '?': SQLAlchemy passes it on by name, or ignores it with a warning."""
+    if url.get_backend_name() == "sqlite" and url.query:
+        raise BadConfig(
+            f"an SQLite database takes no options, and FARM_DATABASE_URL asks for '{', '.join(url.query)}'",
+            "write sqlite:///PATH (a '?' in the path is %3F)",
+        )
+    if wrong := sorted(DRIVERS_OWN & set(url.query)):
+        raise BadConfig(
+            f"FARM_DATABASE_URL cannot set '{wrong[0]}', which is farm's own to choose",
+            "what may follow the '?' are libpq's connection parameters: sslmode, options, connect_timeout and so on",
+        )
 
 
 def make_engine(url: URL) -> Engine:
@@ -92,11 +113,16 @@ def make_engine(url: URL) -> Engine:
         raise BadConfig(
             f"the driver for '{url.drivername}' is not installed here", "pip install 'farm[fleet]'"
         ) from error
+    except ArgumentError as error:
+        raise BadConfig(f"{place(url)} cannot be asked for: {error}", "correct FARM_DATABASE_URL") from error
 
 
 def _postgresql_engine(url: URL, options: str, **more: Any) -> Engine:
-    named = {name: value for name, value in GONE_WITHOUT_A_WORD.items() if name not in url.query}
-    connecting = {"connect_timeout": 10, **named, "options": options}
+    """What the URL says comes before what farm would say; its ``options`` are added to farm's."""
+    named = {name: value for name, value in UNLESS_TOLD.items() if name not in url.query}
+    asked = url.query.get("options", ())
+    said = (asked,) if isinstance(asked, str) else asked
+    connecting = {**named, "options": " ".join((options, *said))}
     return sqlalchemy.create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, connect_args=connecting, **more)
 
 

@@ -164,10 +164,10 @@ def best_due(db: Database, namespaces: tuple[str, ...] = ()) -> Select[Any]:
             due(db),
             builds.c.memory <= memory,
             builds.c.gpu_memory <= gpu_memory,
-            or_(
-                and_(builds.c.memory <= free, builds.c.gpu_memory <= gpu_free),
-                builds.c.created < db.now - LONG_SECONDS,
-            ),
+            or_(builds.c.memory <= free, builds.c.created < db.now - LONG_SECONDS),
+            # However long it has waited: what takes a GPU's memory is somebody else, and may keep it, while another
+            # node's GPU is free.
+            builds.c.gpu_memory <= gpu_free,
             ~failed_here,
             ~aside,
             *built_for(namespaces),

@@ -14,6 +14,7 @@ from farm.cache import EngineCache
 from farm.config import Config, load
 from farm.service import Farm
 from farm.wiring.backends import (
+    bind_store,
     gone_workers,
     installed_toolchains,
     open_identifier,
@@ -99,10 +100,13 @@ def open_station(config: Config, index: Making, store: BlobStore, gpu: int | Non
     from farm.wiring.upkeep import collect_when_due
     from farm.wiring.workers import fit_machine, open_worker, poll
 
+    away = bind_store(config, index, store) if config.fleet else ""
     tried = [probe(chain) for chain in installed_toolchains()]
     notes = [f"{one.toolchain} does not work here: {one.failure.message}" for one in tried if one.failure]
     fitting = fit_machine(config, [one.toolchain for one in tried if one.works], gpu)
     worker = open_worker(config, index, store, fitting)
+    if away and not worker.standby.look():
+        notes.append(f"{away}: no builds are taken until this works")
     broker = f"memory://{uuid.uuid4().hex}" if config.embedded else config.broker_url
     repair = Repair(index, lambda counts: None, lambda: gone_workers(index), calm=CALM_SECONDS if config.fleet else 0.0)
     crew = Crew(worker, fitting.slots, poll(config))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
-from farm.errors import BadConfig, Unavailable
+from farm.errors import BadConfig, BadInput, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from farm.timing import TimingCaches
     from farm.toolchains import Toolchain
     from farm.trust import Policy, Signer
+    from farm.upkeep import Upkeep
 
 
 def open_trust(config: Config) -> Policy | None:
@@ -116,6 +117,31 @@ def _open_s3(config: Config) -> BlobStore:
 
     make_home(config)
     return TieredStore(config.scratch / "blobs", back, config.store_cache)
+
+
+def belong_together(index: Index, store: BlobStore) -> None:
+    """``BadInput`` where database and store are labelled, and not for each other."""
+    from farm.reconcile import belong_together
+
+    belong_together(cast("Upkeep", index), store)
+
+
+def bind_store(config: Config, index: Index, store: BlobStore) -> str:
+    """Label database and store as belonging together, lest a worker with a mistyped ``FARM_STORE_URL`` fails what
+    others could make. ``BadInput`` where they do not; why that cannot be told now, if it cannot."""
+    from farm.reconcile import bind
+
+    try:
+        belong_together(index, store)
+        bind(cast("Upkeep", index), store)
+    except Unavailable as error:
+        return error.message
+    except BadInput as error:
+        raise BadInput(
+            f"{config.store}: {error.message}",
+            "correct FARM_STORE_URL or FARM_DATABASE_URL; 'farm reconcile --yes' labels what does belong together",
+        ) from error
+    return ""
 
 
 def open_objects(config: Config) -> VersionedObjects:

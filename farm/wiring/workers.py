@@ -9,6 +9,7 @@ from farm.cache import EngineCache
 from farm.config import surroundings
 from farm.namespaces import queues
 from farm.wiring.backends import (
+    belong_together,
     installed_toolchains,
     open_identifier,
     open_signer,
@@ -91,6 +92,7 @@ def open_worker(config: Config, index: Making, store: BlobStore, fitting: Fittin
             timings=open_timings(config, store, fitting),
             release=fitting.release,
             bench=open_bench(config, index, store, fitting, tensorrt, limits),
+            sound=lambda: belong_together(index, store),
         )
     )
 

@@ -28,6 +28,7 @@ from farm.builds import BuildRequest, BuildState, FailureKind, Lease
 from farm.errors import LeaseLost
 from farm.index import Claimed, Index, Worker
 from farm.making import Beat, Sign
+from farm.placement import Needs, why_not
 
 NODE, LOST = FailureKind.NODE, FailureKind.LOST
 
@@ -170,6 +171,20 @@ class FleetContract:
         queued(index, request(memory=100))
         assert len(index.lease(offer(memory=100, free=20), TTL)) == 1
 
+    def test_a_gpu_that_others_fill_takes_nothing_however_long_it_waits(
+        self, index: Index, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The node would hold it for as long as they do, though another's GPU is free."""
+        monkeypatch.setattr("farm.db.statements.LONG_SECONDS", -1.0)
+        queued(index, request(gpu_memory=10))
+        assert index.lease(offer("w1", gpu_memory=100, gpu_free=9), TTL) == []
+        assert len(index.lease(offer("w2", gpu_memory=100, gpu_free=10), TTL)) == 1
+
+    def test_a_seat_says_what_its_gpu_has_free(self, index: Index) -> None:
+        there(index, "w1", gpu_free=9, trouble="the store is away")
+        (seat,) = index.seats()
+        assert (seat.gpu_free, seat.trouble) == (9, "the store is away")
+
     # -- other nodes -------------------------------------------------------------------------------------------
 
     def test_what_a_node_cannot_goes_to_another_and_never_back(self, index: Index) -> None:
@@ -189,6 +204,14 @@ class FleetContract:
         after = index.fail(lease(index, "w1"), failure(NODE), 0.0)
         assert (after.state, after.failure) == (BuildState.FAILED, failure(NODE))
         assert claim(index, request(memory=100)).outcome is Claimed.NEW
+
+    def test_a_worker_that_drains_is_said_to_and_is_no_other(self, index: Index) -> None:
+        there(index, "w1")
+        index.register(Worker("w2", "node-w2", 2, 5.0, (), {"state": "draining"}))
+        build = queued(index)
+        needs = Needs(build.request.capability)
+        assert [why_not(needs, seat) for seat in index.seats()] == ["", "was told to stop, and takes no more builds"]
+        assert index.fail(lease(index, "w1"), failure(NODE), 0.0).state is BuildState.FAILED
 
     def test_other_workers_of_the_same_node_are_no_others(self, index: Index) -> None:
         there(index, "w1")

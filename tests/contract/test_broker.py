@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from contract_broker import SOON, BrokerContract, RemoteBrokerContract, listening
@@ -16,7 +18,7 @@ from servers import needed
 from farm.dispatch import BrokerDispatch
 from farm.errors import Unavailable
 from farm.tasks import make_app, send_wakes
-from tests.conftest import eventually
+from tests.conftest import clean_environment, eventually
 
 REDIS = "redis://127.0.0.1:6379"
 REDIS_DATABASES = range(10, 16)
@@ -166,3 +168,12 @@ def test_a_missing_broker_is_a_failure_in_ci(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(os.environ, "CI", "false")
     with pytest.raises(pytest.skip.Exception, match="no Redis"):
         needed("Redis", refuse, ConnectionError)
+
+
+def test_beat_says_what_is_wrong_with_its_configuration(tmp_path: Path) -> None:
+    """Celery's command line would show a traceback."""
+    env = clean_environment(tmp_path, FARM_BROKER_URL="redis://127.0.0.1/0?nosuch=1")
+    command = [sys.executable, "-m", "celery", "-A", "farm.celery_app", "beat"]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("farm: FARM_BROKER_URL asks for 'nosuch=1'") and done.stderr.count("\n") == 2

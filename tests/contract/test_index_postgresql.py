@@ -244,6 +244,17 @@ class TestServer:
             SqlIndex(f"{migrated_postgresql}?{option}")
         assert "FARM_DATABASE_URL" in caught.value.hint
 
+    def test_what_the_url_asks_of_a_session_is_added_to_what_farm_asks(self, migrated_postgresql: str) -> None:
+        """A schema of one's own, say: it must not be ignored."""
+        url = f"{migrated_postgresql}?options=-csearch_path%3Delsewhere,public&connect_timeout=7"
+        database = SqlIndex(url).db
+        for engine in (database.engine, database._looker):
+            with engine.connect() as connection:
+                shown = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("search_path", "jit")]
+                told = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+                assert shown == ["elsewhere,public", "off"] and told["connect_timeout"] == "7"
+        database.close()
+
     def test_a_server_that_vanishes_without_a_word_is_given_up_within_a_minute(self, url: str) -> None:
         """What the kernel is told of the very connection: to pull a server's plug is more than a test can do."""
         tcp = socket.IPPROTO_TCP

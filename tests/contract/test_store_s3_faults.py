@@ -277,6 +277,18 @@ class TestWords:
         monkeypatch.setenv("AWS_PROFILE", "nobody")
         self.refused(lambda: well.size(name(b"x")), "nobody", "profile")
 
+    def test_a_configuration_that_boto3_cannot_read(
+        self, well: S3Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "config").write_text("[default\nregion")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        self.refused(lambda: well.size(name(b"x")), "boto3's own configuration", "AWS_CONFIG_FILE")
+
+    def test_a_region_that_cannot_be(self, well: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the one variable that boto3 reads: ``AWS_REGION`` is none."""
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "no region at all")
+        self.refused(lambda: well.size(name(b"x")), "boto3's own configuration", "AWS_CONFIG_FILE")
+
     def test_a_missing_bucket(self, s3: Seaweed) -> None:
         self.everything(open_s3("s3://not-there", s3.endpoint), "there is no such bucket", "FARM_STORE_URL")
 
@@ -373,6 +385,7 @@ def test_urls(url: str, endpoint: str, expected: Place) -> None:
         ("s3://", ""),
         ("s3:///prefix", ""),
         ("s3://user@bucket/x", ""),
+        ("s3://key:secret@bucket/x", ""),
         ("s3://bucket:80/x", ""),
         ("s3://bucket/../x", ""),
         ("s3://bucket/a/./x", ""),
@@ -392,3 +405,4 @@ def test_what_is_no_url(url: str, endpoint: str) -> None:
     with pytest.raises(BadConfig) as caught:
         open_s3(url, endpoint)
     assert caught.value.hint and isinstance(caught.value, FarmError)
+    assert "secret" not in caught.value.message

@@ -261,6 +261,48 @@ def test_a_large_sweep_does_not_starve_a_single_build(fleet: Fleet, copied: Call
     assert Farms(fleet.folder).finish(sweep, timeout=60).code == 130
 
 
+def test_a_worker_that_cannot_reach_the_store_takes_nobodys_tries(fleet: Fleet, copied: Callable[[str], Path]) -> None:
+    """One machine whose secret, address or network is wrong must not fail what the others could make."""
+    model, at = copied("gemm.pt2"), fleet.env["FARM_STORE_URL"]
+    fleet.env |= {"FARM_S3_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_EC2_METADATA_DISABLED": "true"}
+    fleet.env["FARM_STORE_URL"] = "s3://bucket"
+    fleet.noop("bad", "--hands", "2")
+    fleet.env["FARM_STORE_URL"] = at
+    asked = fleet.run("build", model, "-t", "sm_89", "--no-wait", "--json")
+    assert asked.code == 0, asked.err
+    eventually(lambda: [seat.trouble for seat in fleet.index.seats()] != [""], what="the worker's standing by")
+    (reason,) = fleet.run("nodes", "--for", asked.json[0]["build"], "--json").json
+    assert not reason["can"] and "takes nothing until this works again" in reason["reason"]
+    fleet.noop("good", "--hands", "1", "--seconds", "0.4")
+    grid = "workspace_size=1048576..1048591"
+    done = fleet.run("sweep", model, "-t", "sm_86", "-g", grid, "--json")
+    assert done.code == 0, done.err
+    eventually(lambda: set(fleet.states()) == {"succeeded"}, what="every build")
+    assert {(build.node, build.attempts) for build in fleet.builds()} == {("good", 1)}
+    (bad,) = [node for node in fleet.run("nodes", "--json").json if node["node"] == "bad"]
+    assert bad["state"] == "stands by" and "s3://bucket" in bad["trouble"]
+
+
+def test_a_worker_that_is_to_end_by_itself_does_not_stand_by_for_ever(
+    fleet: Fleet, copied: Callable[[str], Path]
+) -> None:
+    """In a pipeline, say: nobody would correct its secret meanwhile."""
+    assert fleet.run("build", copied("gemm.pt2"), "-t", "sm_86", "--no-wait").code == 0
+    fleet.env |= {"FARM_S3_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_EC2_METADATA_DISABLED": "true"}
+    fleet.env |= {"FARM_STORE_URL": "s3://bucket", "FARM_PATIENCE_SECONDS": "1"}
+    ended = fleet.run("worker", "--until-idle")
+    assert ended.code == 4 and "nothing could be built here: s3://bucket" in ended.err, ended.err
+    assert [(str(build.state), build.attempts) for build in fleet.builds()] == [("queued", 0)]
+
+
+def test_a_worker_with_another_farms_store_does_not_start(fleet: Fleet) -> None:
+    for _ in range(2):
+        assert fleet.run("worker", "--until-idle").code == 0
+    fleet.env["FARM_STORE_URL"] += "-mistyped"
+    refused = fleet.run("worker", "--until-idle")
+    assert refused.code == 2 and "not labelled as the farm's" in refused.err and "reconcile --yes" in refused.err
+
+
 def test_a_broker_that_is_away_delays_builds_and_loses_none(fleet: Fleet, copied: Callable[[str], Path]) -> None:
     fleet.env["FARM_BROKER_URL"] = "redis://127.0.0.1:1/0"
     fleet.env["FARM_POLL_SECONDS"] = "0.5"

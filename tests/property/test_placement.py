@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,7 @@ from farm.placement import (
     turns,
     wake_counts,
     why_not,
+    why_not_now,
 )
 from farm.toolchains import exact_toolchain
 
@@ -78,6 +81,7 @@ SEATS = st.builds(
     gpu_memory=st.sampled_from([0, 10, 100]),
     fresh=st.booleans(),
     aside=st.sampled_from(["", "12:00"]),
+    draining=st.booleans(),
 )
 NEEDS = st.builds(
     Needs,
@@ -93,6 +97,7 @@ def test_a_build_is_refused_for_reasons_and_for_nothing_else(needs: Needs, seats
     for seat in seats:
         can = (
             seat.fresh
+            and not seat.draining
             and needs.capability in seat.capabilities
             and seat.node not in needs.failed_on
             and not seat.aside
@@ -101,6 +106,21 @@ def test_a_build_is_refused_for_reasons_and_for_nothing_else(needs: Needs, seats
         )
         assert (why_not(needs, seat) == "") == can
     assert elsewhere(needs, seats) == any(not why_not(needs, seat) for seat in seats)
+
+
+@pytest.mark.parametrize(
+    ("seat", "says"),
+    [
+        ({}, ""),
+        ({"trouble": "no such bucket"}, "takes nothing until this works again: no such bucket"),
+        ({"gpu_free": 3 * 10**9}, "has 3.0 GB of GPU memory free, and this one needs 4.0 GB"),
+        ({"gpu_free": 3 * 10**9, "busy": 1}, ""),
+        ({"gpu_free": 4 * 10**9}, ""),
+    ],
+)
+def test_what_is_in_the_way_for_now(seat: dict[str, Any], says: str) -> None:
+    needs, one = Needs("q", gpu_memory=4 * 10**9), Seat("w", "n", ("q",), **seat)
+    assert (why_not(needs, one), why_not_now(needs, one)) == ("", says)
 
 
 @given(st.dictionaries(NAMES, st.integers(0, 50)), st.lists(SEATS, max_size=8))

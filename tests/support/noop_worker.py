@@ -20,7 +20,15 @@ from farm.forms import Forms
 from farm.ledger import Ledger
 from farm.namespaces import queues
 from farm.repair import Repair
-from farm.wiring.backends import gone_workers, open_identifier, open_index, open_signer, open_store, open_trust
+from farm.wiring.backends import (
+    belong_together,
+    gone_workers,
+    open_identifier,
+    open_index,
+    open_signer,
+    open_store,
+    open_trust,
+)
 from farm.wiring.dispatches import open_dispatch
 from farm.wiring.workers import SAY_SECONDS
 from farm.worker import BuildWorker, Workshop
@@ -50,6 +58,7 @@ def open_noop_crew(config: Config, builder: NoopBuilder, hands: int, serves: tup
             beat_seconds=config.beat_seconds,
             say_seconds=SAY_SECONDS,
             slots=hands,
+            sound=lambda: belong_together(index, store),
         )
     )
     return Crew(worker, hands, config.poll_seconds)

@@ -87,7 +87,12 @@ def test_what_is_done_with_timings_is_one_of_four(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h:99999/0", "redis://h:x/0", "redis://h/zero", "amqp://u:p@h:0//", "kafka://h"]
+    "url",
+    [
+        *("redis://h:99999/0", "redis://h:x/0", "redis://h/zero", "amqp://u:p@h:0//", "kafka://h"),
+        # Celery takes these for the name of an AMQP host, and what follows a '#' for nothing at all.
+        *("redis:", "redis:14", "amqp:h", "redis://h/0#x", "redis://:pass#word@h/0"),
+    ],
 )
 def test_what_can_be_no_brokers_address_is_said_at_once(tmp_path: Path, url: str) -> None:
     with pytest.raises(BadConfig, match="FARM_BROKER_URL") as told:
@@ -96,8 +101,34 @@ def test_what_can_be_no_brokers_address_is_said_at_once(tmp_path: Path, url: str
 
 
 @pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("redis://:p@h/0?foo=bar", "foo=bar"),
+        ("redis://h/0?socket_timeout=5", "socket_timeout=5"),
+        ("redis://h/0?virtual_host=3", "virtual_host=3"),
+        ("rediss://h/0?ssl_cert_reqs=sometimes", "ssl_cert_reqs=sometimes"),
+        ("amqp://u:p@h//?heartbeat=soon", "heartbeat=soon"),
+        ("amqps://u:p@h//?ssl_ca_certs=/ca.pem", "ssl_ca_certs=/ca.pem"),
+        ("amqp://a;amqp://b?x=1", "x=1"),
+    ],
+)
+def test_what_a_broker_cannot_be_asked_is_said_at_once(tmp_path: Path, url: str, option: str) -> None:
+    """Kombu would take it for an argument of its own, and fail once the first build is queued."""
+    with pytest.raises(BadConfig, match="FARM_BROKER_URL") as told:
+        load({"FARM_HOME": str(tmp_path), "FARM_BROKER_URL": url}, tmp_path)
+    assert f"'{option}'" in told.value.message and "ssl_cert_reqs" in told.value.hint
+
+
+@pytest.mark.parametrize(
     "url",
-    ["redis://h", "redis://:p@h:6379/", "rediss://h/3?ssl_cert_reqs=none", "amqp://u:p@h//", "amqp://a;amqp://b:1//"],
+    [
+        "redis://h",
+        "amqp://u:p@h//?heartbeat=30",
+        "redis://:p@h:6379/",
+        "rediss://h/3?ssl_cert_reqs=none",
+        "amqp://u:p@h//",
+        "amqp://a;amqp://b:1//",
+    ],
 )
 def test_addresses_of_brokers(tmp_path: Path, url: str) -> None:
     assert load({"FARM_HOME": str(tmp_path), "FARM_BROKER_URL": url}, tmp_path).broker_url == url

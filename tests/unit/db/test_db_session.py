@@ -61,6 +61,23 @@ def test_urls_that_cannot_be(url: str) -> None:
     assert "sqlite:///" in caught.value.hint and "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://u:secret@h/d?port=x", "non-integer port"),
+        ("postgresql://u:secret@h/d?prepare_threshold=0", "prepare_threshold"),
+        ("postgresql://u:secret@h/d?autocommit=1", "autocommit"),
+        ("sqlite:////tmp/farm.db?mode=ro", "takes no options"),
+        ("sqlite:////tmp/a%00b.db", "x00"),
+    ],
+)
+def test_what_a_database_cannot_be_asked(url: str, says: str) -> None:
+    """SQLAlchemy would pass it on to what then fails, or ignore it with a warning."""
+    with pytest.raises(BadConfig, match=says) as caught:
+        Database(parse_url(url))
+    assert "secret" not in str(caught.value)
+
+
 def test_a_driver_that_is_missing_is_named() -> None:
     with pytest.raises(BadConfig, match="not installed") as caught:
         Database(parse_url("postgresql+asyncpg2://h/d"))
