@@ -108,6 +108,10 @@ def _say_graph(change: Difference) -> str:
     return "the graphs differ"
 
 
+def _say_spellings(change: Difference) -> str:
+    return "operators of one meaning are written differently (square, pow), which autocast and sets of operators go by"
+
+
 def _say_weights(change: Difference) -> str:
     if change.path == "weights.policy":
         return f"weights count by {change.mine} here and by {change.theirs} there"
@@ -155,6 +159,7 @@ _SAY = {
     "settings": _say_setting,
     "recipe": _say_recipe,
     "graph": _say_graph,
+    "spellings": _say_spellings,
     "weights": _say_weights,
     "toolchain": _say_toolchain,
     "target": _say_target,

@@ -247,6 +247,7 @@ def facts(program: Program) -> keys.ProgramFacts:
         operators=program.operators,
         uses_float64=program.uses_float64,
         match_nodes=program.match_nodes,
+        spellings=lambda: program.spellings,
     )
 
 

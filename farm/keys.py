@@ -18,6 +18,7 @@ from farm.targets import Target, canonical_target
 from farm.toolchains import EXPORTER, Toolchain
 
 NODE_PATTERNS = "autocast_excluded_nodes"
+BY_OPERATOR = ("torch_executed_ops", "enable_autocast")
 QUANTISED = ("quantize", "dequantize")
 
 
@@ -28,7 +29,8 @@ class ProgramFacts:
     ``graph`` covers the structure, every tensor in it by metadata alone; ``weights_content`` every tensor by
     content, constants included; ``weights_metadata`` the weights by metadata, and ``constants`` the constants by
     content, for engines that serve every fine-tune. ``operators`` are the qualified names of the operators used;
-    ``match_nodes`` turns node-name patterns into the digests of the nodes that they match.
+    ``match_nodes`` turns node-name patterns into the digests of the nodes that they match, and ``spellings`` digests
+    the calls whose operator the graph digest takes for another of the same meaning.
     """
 
     format: str
@@ -39,6 +41,7 @@ class ProgramFacts:
     operators: frozenset[str]
     uses_float64: bool
     match_nodes: Callable[[Sequence[str]], Sequence[str]]
+    spellings: Callable[[], Sequence[str]] = tuple
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def compute(
         "profiles": list(profiles),
         "toolchain": toolchain.canonical(),
         "target": canonical_target(target, toolchain, dict(told.key)),
+        **_spellings(told.key, program),
     }
     keyed = {
         **shared,
@@ -139,6 +143,13 @@ def one_windows(target: Target, settings: CompilationSettings) -> tuple[Target, 
     if windows == settings.enable_cross_compile_for_windows and windows == (target.os == "windows"):
         return target, settings
     return replace(target, os="windows"), settings.replace(enable_cross_compile_for_windows=True)
+
+
+def _spellings(settings: Mapping[str, Any], program: ProgramFacts) -> dict[str, str]:
+    """How operators were written, where settings go by that: ``square`` in a set of operators means no ``pow``, though
+    the two compute one thing; and the rules of autocast name overloads."""
+    spelt = list(program.spellings()) if any(settings.get(name) for name in BY_OPERATOR) else []
+    return {"spellings": digest("spellings", spelt)} if spelt else {}
 
 
 def _of_program(settings: Mapping[str, Any], program: ProgramFacts) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from farm.errors import BadInput
 from farm.graph import Canonical, Graph, Input, Meta, Node, Output, Symbol
 from farm.graph_dims import Numbering, show
 from farm.programs.specs import NodeInfo, TensorSpec
+from farm.programs.torch_overloads import general_of
 from farm.programs.weights import Weights
 
 Describe = Callable[[Node], tuple[str, str]]
@@ -89,9 +90,17 @@ class Program:
         inference) still has a digest here. ``BadInput`` for what is no regular expression.
         """
         compiled = [_pattern(pattern) for pattern in sorted(patterns)]
-        named = _named_nodes(self._loaded) if compiled else []
-        found = {one for name, one in named if any(pattern.match(name) for pattern in compiled)}
+        named = _calls(self._loaded) if compiled else []
+        found = {one for name, _, one in named if any(pattern.match(name) for pattern in compiled)}
         return tuple(sorted(found))
+
+    @cached_property
+    def spellings(self) -> tuple[str, ...]:
+        """Digests that stand for the live calls of operators that are spelt as others (``torch_overloads``), each with
+        the operator as it was written; sorted. For settings that go by an operator's name."""
+        others = {name for name in self.operators if general_of(name)[0] != name}
+        calls = _calls(self._loaded) if others else []
+        return tuple(sorted(digest("spelling", [op, one]) for _, op, one in calls if op in others))
 
     def content_digest(self) -> str:
         """``sha256:`` digest of the file's bytes."""
@@ -99,19 +108,19 @@ class Program:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _named_nodes(loaded: Loaded) -> list[tuple[str, str]]:
-    """Name and digest of every live call, those that dropped out included."""
+def _calls(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """Name, operator and digest of every live call, those that dropped out included."""
     graph, canonical = loaded.graph, loaded.canonical
     seen = Counter[str]()
     found = []
     for number in canonical.order:
         if graph.nodes[number].op not in LEAVES:
-            own = canonical.node_digest(number)
-            found.append((graph.nodes[number].name, digest("node", [own, seen[own]]) if seen[own] else own))
+            own, node = canonical.node_digest(number), graph.nodes[number]
+            found.append((node.name, node.op, digest("node", [own, seen[own]]) if seen[own] else own))
             seen[own] += 1
     for name, op, number in graph.dropped:
         if number in canonical.digest_of:
-            found.append((name, digest("dropped node", [op, canonical.node_digest(number)])))
+            found.append((name, op, digest("dropped node", [op, canonical.node_digest(number)])))
     return found
 
 

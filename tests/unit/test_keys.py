@@ -12,6 +12,7 @@ from farm.toolchains import Toolchain
 
 RTX = Toolchain("tensorrt_rtx", "1.7.1.116")
 TRT = Toolchain("tensorrt", "10.14.1")
+TORCH_TRT = Toolchain("torch_tensorrt", "2.13.0", over="rtx1.7.1.116")
 
 
 def facts(**changes: object) -> keys.ProgramFacts:
@@ -113,6 +114,22 @@ def test_node_patterns_are_keyed_by_the_nodes_that_they_match() -> None:
     other = keyed(same, autocast_excluded_nodes={"layer_norm_[0-9]+"}, **autocast)
     none = keyed(same, **autocast)
     assert one.key == other.key != none.key
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"torch_executed_ops": {"aten.square.default"}},
+        {"enable_autocast": True, "autocast_low_precision_type": "float16"},
+    ],
+)
+def test_spellings_count_where_settings_go_by_operators(settings: dict[str, object]) -> None:
+    """``square`` and ``pow`` are one operator to the graph's digest, and two in a set of operators."""
+    square, power = facts(spellings=lambda: ("square here",)), facts()
+    assert keyed(square, TORCH_TRT).key == keyed(power, TORCH_TRT).key
+    one, other = keyed(square, TORCH_TRT, **settings), keyed(power, TORCH_TRT, **settings)
+    assert one.key != other.key and one.recipe != other.recipe
+    assert keys.consistent(one.key, one.recipe, one.parts)
 
 
 def test_an_onnx_program_owes_nothing_to_torch() -> None:
