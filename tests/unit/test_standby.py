@@ -16,8 +16,9 @@ from farm.blobs.faults import fault
 from farm.blobs.s3_faults import said
 from farm.builds import Failure, FailureKind
 from farm.errors import BadInput, Unavailable
+from farm.mishaps import failure_of
 from farm.standby import Standby
-from farm.worker import BuildWorker, Workshop, failure_of
+from farm.worker import BuildWorker, Workshop
 from tests.conftest import eventually
 
 
@@ -69,7 +70,7 @@ def index() -> Index:
 
 @pytest.fixture
 def worker(trouble: Trouble, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildWorker:
-    monkeypatch.setattr("farm.worker.is_full", lambda folder: False)
+    monkeypatch.setattr("farm.scratch.Scratch.is_full", lambda folder: False)
     parts: dict[str, Any] = dict.fromkeys(("cache", "forms", "builder", "identifier"))
     room = Admission(0)
     return BuildWorker(
