@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from farm.making import Offer
 from farm.manifests import blob_of
 from farm.measurements import Latency, Measurement, Runner
 from farm.service import Farm
+from farm.stock import Stock
 from farm.store import Blob, BlobStore
 from farm.targets import parse_target
 from farm.toolchains import PINNED, exact_toolchain
@@ -73,11 +75,19 @@ class StubIdentifier:
         )
 
 
-class StubFarm(Farm):
+class StubStock(Stock):
     """Its programs have no outlines: there are no programs."""
 
-    def _parts_with_outline(self, identity: Identity) -> KeyParts:
+    def parts(self, identity: Identity) -> KeyParts:
         return key_parts(identity)
+
+
+class StubFarm(Farm):
+    """With the stub's stock."""
+
+    @cached_property
+    def stock(self) -> Stock:
+        return StubStock(self.identifier, self.index, self.store, self.config.gc_grace)
 
 
 class StubDispatch:
