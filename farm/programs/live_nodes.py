@@ -161,10 +161,8 @@ class LiveNodes:
                 parts[index] = self.encode(argument, kinds[index], call)
         if op.usual:
             nodes, metas = self.torch.graph.nodes, self._recorded.get(node) or self._metas(node)
-            if op.spelling is not None:
-                self.torch.respell(op.spelling, parts, call, metas)
             self._values[node] = (_WHOLE, len(nodes), ())
-            nodes.append(usual_node(op, parts, call, metas, node.name, node))
+            nodes.append(usual_node(op, self.torch.head(op, parts, call, metas), call, metas, node.name, node))
         else:
             self._unusual_call(node, op, parts, call)
 

@@ -19,7 +19,7 @@ from farm.graph import Graph, Meta, Node
 from farm.graph_symbols import Expr
 from farm.programs import operators as rules
 from farm.programs.operators import Operator
-from farm.programs.torch_spelling import Spelling, respell
+from farm.programs.torch_spelling import respell
 
 MAX_NESTING = 30
 OWN_NAMESPACES = frozenset({"aten", "prims", "quantized_decomposed"})
@@ -84,6 +84,7 @@ class TorchGraph:
         self.graph = Graph()
         self.custom_ops = check_custom_ops(custom_ops)
         self.writes_in_place = False
+        self._heads: dict[tuple[object, ...], bytes] = {}
 
     @staticmethod
     def arguments(op: Operator, given: Sequence[tuple[str, Any]], call: Call, encode_one: Encode) -> list[bytes]:
@@ -145,9 +146,7 @@ class TorchGraph:
         self, op: Operator, parts: list[bytes], call: Call, metas: tuple[Meta, ...], label: str, source: object
     ) -> Node:
         """The node of a call of a known operator. The caller adds it with ``place``."""
-        if op.spelling is not None:
-            self.respell(op.spelling, parts, call, metas)
-        node = usual_node(op, parts, call, metas, label, source)
+        node = usual_node(op, self.head(op, parts, call, metas), call, metas, label, source)
         if op.writes:
             node.writes = self._written(call, op.writes)
         elif op.name in rules.WRITES_WHEN_TRUE:
@@ -156,10 +155,18 @@ class TorchGraph:
                 node.writes = self._written(call, [op.position[name] for name in written])
         return node
 
-    def respell(self, how: Spelling, parts: list[bytes], call: Call, metas: tuple[Meta, ...]) -> None:
-        """Spell a call's arguments in the one way, in place."""
+    def head(self, op: Operator, parts: list[bytes], call: Call, metas: tuple[Meta, ...]) -> bytes:
+        """A call's operator and arguments, spelt in the one way: worked out once for calls that are alike."""
+        if op.spelling is None:
+            return as_list(op.head + b"".join(parts))
         operand = self.graph.nodes[call.refs[0]].metas if call.refs else ()
-        respell(how, parts, operand, metas)
+        key = (op.head, operand, metas, *parts)
+        found = self._heads.get(key)
+        if found is None:
+            spelt = parts.copy()
+            respell(op.spelling, spelt, operand, metas)
+            found = self._heads[key] = as_list(op.head + b"".join(spelt))
+        return found
 
     @staticmethod
     def _written(call: Call, positions: Iterable[int]) -> tuple[int, ...]:
@@ -224,11 +231,9 @@ class TorchGraph:
         return as_list(encode("graph") + encode([scope.depth, params, *counts]) + b"".join(outputs))
 
 
-def usual_node(
-    op: Operator, parts: list[bytes], call: Call, metas: tuple[Meta, ...], label: str, source: object
-) -> Node:
-    """The node of a call that writes nothing."""
-    node = Node(op.name, as_list(op.head + b"".join(parts)), tuple(call.refs), metas, label, source)
+def usual_node(op: Operator, head: bytes, call: Call, metas: tuple[Meta, ...], label: str, source: object) -> Node:
+    """The node of a call that writes nothing; ``head`` as ``TorchGraph.head`` gives it."""
+    node = Node(op.name, head, tuple(call.refs), metas, label, source)
     if op.aliases:
         node.aliases = True
     return node
