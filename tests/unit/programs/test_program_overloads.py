@@ -15,6 +15,7 @@ from farm.programs.torch_overloads import ALIASES, CASES
 
 torch = pytest.importorskip("torch")
 
+import torch.ao.quantization.fx._decomposed  # noqa: E402 - registers operators of the table
 from torch.fx import Graph as FxGraph  # noqa: E402
 from torch.fx import GraphModule  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
