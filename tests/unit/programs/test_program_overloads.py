@@ -14,8 +14,8 @@ from farm.programs.torch_graph import Call, TorchGraph
 from farm.programs.torch_overloads import ALIASES, CASES
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("torch.ao.quantization.fx._decomposed", reason="registers operators of the table")
 
-import torch.ao.quantization.fx._decomposed  # noqa: E402 - registers operators of the table
 from torch.fx import Graph as FxGraph  # noqa: E402
 from torch.fx import GraphModule  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
