@@ -59,7 +59,8 @@ class Config:
     ``signing_key``: the file of the private key with which this machine's workers sign their engines; ``trust``: whose
     signatures are asked for before one is handed out. ``max_bytes``, ``max_age`` and ``quotas`` (``NAMESPACE=SIZE``)
     are what collection brings the farm down to, every ``gc_seconds`` (0: no limit); what is younger than ``gc_grace``
-    stays. ``history``: how old what is told of finished builds and sweeps may become (0: any age). ``url``
+    stays. ``reconcile_seconds``: how often rows and blobs are compared, and orphans of both kinds removed (0: only when
+    somebody asks for it). ``history``: how old what is told of finished builds and sweeps may become (0: any age). ``url``
     and ``token``: the server that is asked in place of a database and a store; ``max_upload``: the largest blob that
     one takes (0: any).
     """
@@ -98,6 +99,7 @@ class Config:
     quotas: tuple[str, ...] = ()
     gc_grace: float = 3600.0
     gc_seconds: float = 300.0
+    reconcile_seconds: float = 86_400.0
     history: float = 90 * 86_400.0
 
     @property

@@ -30,6 +30,8 @@ from farm.store import LABEL, Blob, BlobStore, lost
 from farm.upkeep import PAGE, Holder, Holding, Upkeep, batched
 
 GRACE_SECONDS = 3600.0
+TURN = "reconciled"
+"""What is taken turns at, where nobody asks for it (``Upkeep.take_turn``)."""
 STORE = "store"
 """The note in which the database keeps its store's label."""
 INTENDED = "store to be"

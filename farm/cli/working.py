@@ -51,13 +51,13 @@ def work(config: Config, until_idle: bool, gpu: int | None = None) -> dict[str, 
     from farm.collecting import Routine
     from farm.making import for_making
     from farm.wiring import open_station
-    from farm.wiring.upkeep import collect_when_due
+    from farm.wiring.upkeep import tidy_when_due
 
     began = time.monotonic()
     signals = Signals()
     with opened(config, building=True) as farm, signals.caught():
         station, notes = open_station(farm.config, for_making(farm.index), farm.store, gpu)
-        farm.care = Routine(lambda: collect_when_due(farm.config), farm.config.gc_seconds).tick
+        farm.care = Routine(lambda: tidy_when_due(farm.config), farm.config.gc_seconds).tick
         for text in notes:
             note(f"farm: {text}")
         try:

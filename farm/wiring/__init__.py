@@ -55,9 +55,9 @@ def open_farm(config: Config | None = None) -> Farm:
     )
     if config.embedded and (config.max_bytes or config.max_age or config.quotas):
         from farm.collecting import Routine
-        from farm.wiring.upkeep import collect_when_due
+        from farm.wiring.upkeep import tidy_when_due
 
-        farm.care = Routine(lambda: collect_when_due(config), config.gc_seconds).tick
+        farm.care = Routine(lambda: tidy_when_due(config), config.gc_seconds).tick
     return farm
 
 
@@ -97,7 +97,7 @@ def open_station(config: Config, index: Making, store: BlobStore, gpu: int | Non
     from farm.crew import Crew
     from farm.dispatch import Station
     from farm.repair import CALM_SECONDS, Repair
-    from farm.wiring.upkeep import collect_when_due
+    from farm.wiring.upkeep import tidy_when_due
     from farm.wiring.workers import fit_machine, open_worker, poll
 
     away = bind_store(config, index, store) if config.fleet else ""
@@ -111,5 +111,5 @@ def open_station(config: Config, index: Making, store: BlobStore, gpu: int | Non
     repair = Repair(index, lambda counts: None, lambda: gone_workers(index), calm=CALM_SECONDS if config.fleet else 0.0)
     crew = Crew(worker, fitting.slots, poll(config))
     # In a thread of its own: a task returns at once, or wake-ups wait for it.
-    collection = Routine(lambda: collect_when_due(config), 0.0)
+    collection = Routine(lambda: tidy_when_due(config), 0.0)
     return Station(broker, crew, repair.now, collection.tick), [*notes, *fitting.notes]

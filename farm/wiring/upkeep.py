@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from farm.config import Config, load
 from farm.errors import NotAllowed
+from farm.logging import get_logger
 from farm.wiring.backends import gone_workers, open_store, open_timing, open_upkeep
 from farm.wiring.dispatches import open_dispatch
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from farm.index import Worker
     from farm.migrating import Moved
     from farm.reconcile import Tally
+
+log = get_logger(__name__)
 
 
 def reconcile(
@@ -83,6 +86,29 @@ def collect_when_due(config: Config) -> bool:
     if mine:
         collect(config, configured_rules(config), config.history or None)
     return mine
+
+
+def reconcile_when_due(config: Config) -> bool:
+    """Compare rows with blobs unless somebody of this farm did so lately; whether it was done. What is doubtful (most
+    blobs gone, another farm's store) is refused, as it is to whoever asks without ``--yes``."""
+    from farm.reconcile import GRACE_SECONDS, TURN
+
+    if not config.realm.is_trusted or not config.reconcile_seconds:
+        return False
+    index = open_upkeep(config)
+    try:
+        mine = index.take_turn(TURN, config.reconcile_seconds)
+    finally:
+        index.close()
+    if mine:
+        reconcile(config, GRACE_SECONDS, tell=log.info)
+    return mine
+
+
+def tidy_when_due(config: Config) -> None:
+    """What a farm needs now and then, asked for by beat and by every worker."""
+    collect_when_due(config)
+    reconcile_when_due(config)
 
 
 def migrate(config: Config, home: Path, dry_run: bool = False, tell: Callable[[str], None] = print) -> Moved:

@@ -15,6 +15,7 @@ from sqlalchemy import update
 
 from farm.blobs.folder import FolderStore
 from farm.blobs.folder_objects import FolderObjects
+from farm.config import load
 from farm.db.models import condemned
 from farm.errors import BadInput, Unavailable
 from farm.reconcile import GRACE_SECONDS, STORE, Reconcile, Tally
@@ -23,6 +24,7 @@ from farm.store import LABEL
 from farm.timing import Lesson, TimingCaches
 from farm.timing_history import KEPT_VERSIONS, Author
 from farm.upkeep import Holder
+from farm.wiring.upkeep import reconcile_when_due, tidy_when_due
 from tests.contract.index_things import offer
 from tests.support.stock import Place, open_place, put, stock, stock_engines, stock_form, stock_program, stock_request
 from tests.support.timing_model import SCOPE, cache, combine
@@ -92,6 +94,19 @@ def test_blobs_that_nothing_names_go_once_they_are_old(place: Place, age: Callab
     assert (tally.removed, tally.bytes_removed) == (told.removed, told.bytes_removed)
     assert not orphans & everything(place) and young in everything(place)
     assert reconcile(place).removed == 0
+
+
+def test_it_is_done_by_itself_once_a_day(tmp_path: Path, place: Place, age: Callable[[], None]) -> None:
+    """By whichever worker's or beat's turn it is: orphans go though nobody asks (issue 4, Repair)."""
+    stock(place, 1)
+    kept = everything(place)
+    orphan = put(place.store, "nobody names me")
+    age()
+    config = load({"FARM_HOME": str(tmp_path / "home")}, cwd=tmp_path)
+    assert not reconcile_when_due(replace(config, reconcile_seconds=0.0)) and orphan in everything(place)
+    tidy_when_due(config)
+    assert everything(place) == kept
+    assert not reconcile_when_due(config)
 
 
 def test_timings_are_named_by_their_history_alone(place: Place, age: Callable[[], None]) -> None:
