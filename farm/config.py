@@ -60,9 +60,9 @@ class Config:
     signatures are asked for before one is handed out. ``max_bytes``, ``max_age`` and ``quotas`` (``NAMESPACE=SIZE``)
     are what collection brings the farm down to, every ``gc_seconds`` (0: no limit); what is younger than ``gc_grace``
     stays. ``reconcile_seconds``: how often rows and blobs are compared, and orphans of both kinds removed (0: only when
-    somebody asks for it). ``history``: how old what is told of finished builds and sweeps may become (0: any age). ``url``
-    and ``token``: the server that is asked in place of a database and a store; ``max_upload``: the largest blob that
-    one takes (0: any).
+    somebody asks for it). ``history``: how old what is told of finished builds and sweeps may become (0: any age).
+    ``url`` and ``token``: the server that is asked in place of a database and a store; ``max_upload``: the largest blob
+    that one takes (0: any).
     """
 
     home: Path = field(default_factory=lambda: Path.home() / ".farm")
