@@ -300,7 +300,15 @@ class Contradiction:
 
 def contradiction(values: Values) -> BadSettings | None:
     """The error for what in ``values`` excludes each other; ``None`` where nothing does."""
-    return next((entry.error(values) for entry in CONTRADICTIONS if entry.holds(values)), None)
+    found = _contradicted(tuple([values[name] for name in _CONTRADICTING]))
+    return None if found is None else found.error(values)
+
+
+@lru_cache(maxsize=256)
+def _contradicted(some: tuple[Value, ...]) -> Contradiction | None:
+    """The first contradiction, told by the fields that any of them is about."""
+    values = dict(zip(_CONTRADICTING, some, strict=True))
+    return next((entry for entry in CONTRADICTIONS if entry.holds(values)), None)
 
 
 def _is(values: Values, name: str, wanted: Value) -> bool:
@@ -349,3 +357,5 @@ CONTRADICTIONS = (
         'Specification: "Restrict kernel selection to safe GPU kernels (SAFETY)".',
     ),
 )
+_CONTRADICTING = tuple(sorted({"enable_autocast", *(name for entry in CONTRADICTIONS for name in entry.together)}))
+"""What they are about; strong typing is a matter of autocast, too."""
