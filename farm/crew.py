@@ -24,7 +24,10 @@ AHEAD_MOST = 64
 STORING_MOST = 48
 """Builds that wait to be stored and recorded; with so many, hands wait for them."""
 PATIENCE_SECONDS = 1.0
-"""What was leased ahead and has waited for so long, behind a build that is not over in no time, goes to others."""
+"""What was leased ahead goes to others once no hand has begun anything for so long: all are at builds that are not over
+in no time. While hands go on it is left to them, unless it has waited ``PATIENCE_MOST`` times as long: where a database
+is slow, to give builds back and to lease them again would make it slower."""
+PATIENCE_MOST = 5
 
 
 class Crew:
@@ -43,6 +46,7 @@ class Crew:
         self._measuring = False
         self._ahead: deque[tuple[Lease, float]] = deque()
         self._pace = float("inf")
+        self._begun = 0.0
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._leaving = threading.Event()
@@ -150,6 +154,7 @@ class Crew:
         """Give what was leased to free hands. The lock is held."""
         while self._ahead and self._busy < self.hands and self._storing < STORING_MOST:
             self._busy += 1
+            self._begun = time.monotonic()
             self._pool.submit(self._make, self._ahead.popleft()[0])
 
     def _wanted(self) -> int:
@@ -161,10 +166,12 @@ class Crew:
         return max(0, self.hands + ahead - self._busy - len(self._ahead))
 
     def _return_late(self, patience: float) -> None:
-        """Give back what has waited for a hand for longer than ``patience`` seconds."""
-        before = time.monotonic() - patience
+        """Give back what has waited for a hand for longer than ``patience`` seconds, or for longer than that many times
+        where hands have begun others meanwhile."""
+        now = time.monotonic()
         late = []
         with self._lock:
+            before = now - (patience if self._begun <= now - patience else PATIENCE_MOST * patience)
             while self._ahead and self._ahead[0][1] <= before:
                 late.append(self._ahead.popleft()[0])
         for lease in late:

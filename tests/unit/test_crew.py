@@ -154,6 +154,21 @@ def test_what_waits_behind_a_slow_build_goes_to_others(opened: Opened, monkeypat
     eventually(lambda: len(bench.made) + len(bench.given_back) == 130, 10, "the rest")
 
 
+def test_what_is_leased_ahead_is_left_to_hands_that_go_on(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a database is slow, giving builds back and leasing them again took more of a foreman's time than leasing."""
+    monkeypatch.setattr(crew_module, "PATIENCE_SECONDS", 0.2)
+
+    def slower(lease: int, built: Callable[[], object]) -> None:
+        if lease >= 100:
+            time.sleep(0.08)
+        quick(lease, built)
+
+    bench = Bench(107, slower)
+    opened(bench, 1)
+    eventually(lambda: len(bench.made) + len(bench.given_back) == 107, 10, "all of them")
+    assert bench.given_back == []
+
+
 def test_a_hand_builds_on_while_its_engine_is_stored(opened: Opened) -> None:
     stored = threading.Event()
 
