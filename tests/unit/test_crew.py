@@ -155,7 +155,7 @@ def test_what_waits_behind_a_slow_build_goes_to_others(opened: Opened, monkeypat
 
 
 def test_what_is_leased_ahead_is_left_to_hands_that_go_on(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a database is slow, giving builds back and leasing them again took more of a foreman's time than leasing."""
+    """Where a database is slow, giving builds back and leasing them again took a foreman longer than leasing."""
     monkeypatch.setattr(crew_module, "PATIENCE_SECONDS", 0.2)
 
     def slower(lease: int, built: Callable[[], object]) -> None:
