@@ -103,8 +103,8 @@ Changes = Mapping[str, _Change]
 
 def effective_values(values: Values, *, flavour: str, version: str, subgraph: bool = False) -> Effective:
     """The effective form of checked ``values`` for one toolchain; see ``farm.compilation.effective``."""
-    draft, changes = _usual(flavour, version, subgraph).copy(), _changes(values)
-    unusual = _unusual(_ruling(values))
+    draft, ruling = _usual(flavour, version, subgraph).copy(), _ruling(values)
+    changes, unusual = _ruled(ruling), _unusual(ruling)
     for row, handling in _handlings(flavour, version):
         if values[row.name] is not row.default or row.name in unusual:
             draft.enter(
@@ -119,10 +119,6 @@ def _ruling(values: Values) -> tuple[Value, ...]:
     return tuple([values[name] for name in _RULING])
 
 
-def _changes(values: Values) -> Changes:
-    return _ruled(_ruling(values))
-
-
 @lru_cache(maxsize=256)
 def _ruled(ruling: tuple[Value, ...]) -> Changes:
     """What the rules come to. They are handed the fields of ``_RULING`` alone, so that none reads another unseen."""
@@ -133,7 +129,7 @@ def _ruled(ruling: tuple[Value, ...]) -> Changes:
 @lru_cache(maxsize=256)
 def _unusual(ruling: tuple[Value, ...]) -> frozenset[str]:
     """Fields that the rules do not leave as they do where all is at its default."""
-    mine, usual = _ruled(ruling), _changes(_DEFAULTS)
+    mine, usual = _ruled(ruling), _ruled(_ruling(_DEFAULTS))
     return frozenset({*_DENIABLE, *(name for name in {*mine, *usual} if mine.get(name) != usual.get(name))})
 
 
@@ -147,7 +143,7 @@ def _handlings(flavour: str, version: str) -> tuple[tuple[Field, Handling], ...]
 def _usual(flavour: str, version: str, subgraph: bool) -> _Draft:
     """What all defaults come to, about which there is nothing to tell: a sweep asks ten thousand times for settings
     that hardly differ from them."""
-    draft, changes = _Draft(), _changes(_DEFAULTS)
+    draft, changes = _Draft(), _ruled(_ruling(_DEFAULTS))
     for row, handling in _handlings(flavour, version):
         draft.enter(row.name, _settled(row, _DEFAULTS, changes.get(row.name), handling, "", subgraph))
     return draft.copy()

@@ -76,13 +76,7 @@ def collect_when_due(config: Config) -> bool:
     done."""
     from farm.collecting import TURN, configured_rules
 
-    if not config.realm.is_trusted:
-        return False
-    index = open_upkeep(config)
-    try:
-        mine = index.take_turn(TURN, config.gc_seconds)
-    finally:
-        index.close()
+    mine = _takes_turn(config, TURN, config.gc_seconds)
     if mine:
         collect(config, configured_rules(config), config.history or None)
     return mine
@@ -93,16 +87,21 @@ def reconcile_when_due(config: Config) -> bool:
     blobs gone, another farm's store) is refused, as it is to whoever asks without ``--yes``."""
     from farm.reconcile import GRACE_SECONDS, TURN
 
-    if not config.realm.is_trusted or not config.reconcile_seconds:
-        return False
-    index = open_upkeep(config)
-    try:
-        mine = index.take_turn(TURN, config.reconcile_seconds)
-    finally:
-        index.close()
+    mine = config.reconcile_seconds > 0 and _takes_turn(config, TURN, config.reconcile_seconds)
     if mine:
         reconcile(config, GRACE_SECONDS, tell=log.info)
     return mine
+
+
+def _takes_turn(config: Config, turn: str, seconds: float) -> bool:
+    """Whether it is this process's turn; never anybody's whose namespace is not trusted, since upkeep is of all."""
+    if not config.realm.is_trusted:
+        return False
+    index = open_upkeep(config)
+    try:
+        return index.take_turn(turn, seconds)
+    finally:
+        index.close()
 
 
 def tidy_when_due(config: Config) -> None:
