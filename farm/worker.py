@@ -119,8 +119,7 @@ class BuildWorker:
     def open(self) -> None:
         """Show up among the workers."""
         self._scratch.open()
-        self.shop.index.register(self.me)
-        self._shown = time.monotonic()
+        self._register()
         self._hearts.start()
 
     def leave(self) -> None:
@@ -144,9 +143,12 @@ class BuildWorker:
     def _show(self) -> None:
         """Stay on the list of workers; a few times as often as is needed to be counted upon."""
         if time.monotonic() - self._shown >= SHOW_SECONDS:
-            now = {"trouble": self.standby.reason, "gpu_free": self._gpu_free}
-            self.shop.index.register(replace(self.me, detail={**self.me.detail, **now}))
-            self._shown = time.monotonic()
+            self._register()
+
+    def _register(self) -> None:
+        now = {"trouble": self.standby.reason, "gpu_free": self._gpu_free}
+        self.shop.index.register(replace(self.me, detail={**self.me.detail, **now}))
+        self._shown = time.monotonic()
 
     def _show_soon(self) -> None:
         """Something has changed that others should see at the next beat."""
