@@ -121,10 +121,11 @@ class BuildRequest:
     """All that a worker must know to make a recipe; stored with the build as JSON.
 
     ``program`` is the digest of the program's file in the store, ``profiles`` are by input position,
-    ``told`` is what the builder is told (see ``compilation.Effective``), ``parts`` is what key and recipe
-    were made of, for ``farm explain``. ``tenant`` is whose share it is built from and ``flow`` the submission it came
-    with (``placement.turns``); ``expected`` is how long it should take, in seconds, ``memory`` and ``gpu_memory`` what
-    it should need, in bytes. None of these four is believed of anybody for anything but scheduling.
+    ``told`` is what the builder is told (see ``compilation.Effective``). What key and recipe were made of is recorded
+    elsewhere (``index.KeyParts``), and computed anew by a worker. ``tenant`` is whose share it is built from and
+    ``flow`` the submission it came with (``placement.turns``); ``expected`` is how long it should take, in seconds,
+    ``memory`` and ``gpu_memory`` what it should need, in bytes. None of these four is believed of anybody for anything
+    but scheduling.
     """
 
     key: str
@@ -136,7 +137,6 @@ class BuildRequest:
     toolchain: str
     told: Mapping[str, Any]
     profiles: tuple[Mapping[str, Any], ...]
-    parts: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
     custom_ops: Mapping[str, str] = field(default_factory=dict)
     weights: str = ""
@@ -150,7 +150,7 @@ class BuildRequest:
     gpu_memory: int = 0
 
 
-UNREADABLE = BuildRequest("", "", "", "", model="?", target="?", toolchain="?", told={}, profiles=(), parts={})
+UNREADABLE = BuildRequest("", "", "", "", model="?", target="?", toolchain="?", told={}, profiles=())
 """In place of a request that cannot be read: another release of farm wrote it, or somebody else."""
 
 

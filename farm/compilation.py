@@ -31,6 +31,7 @@ __all__ = [
     "status",
 ]
 
+_DEFAULTS: Mapping[str, Value] = {row.name: row.default for row in FIELDS.values()}
 # Fields that some releases of Torch-TensorRT have although they configure its runtime alone.
 _RUNTIME_ONLY = frozenset(
     {"runtime_cache_path", "dynamic_shapes_kernel_specialization_strategy", "cuda_graph_strategy"}
@@ -109,10 +110,9 @@ class CompilationSettings:
             if name not in FIELDS:
                 find_field(name)  # raises with the nearest names …
                 raise BadSettings(f"there is no setting '{name}'", "names are written in snake_case here")
-        for name, row in FIELDS.items():
-            value = checked(row, given[name]) if name in given else row.default
-            object.__setattr__(self, name, value)
-        wrong = contradiction(self._values())
+        values = {**_DEFAULTS, **{name: checked(FIELDS[name], value) for name, value in given.items()}}
+        self.__dict__.update(values)  # as ``object.__setattr__`` would, seventy times
+        wrong = contradiction(values)
         if wrong is not None:
             raise wrong
 
@@ -176,7 +176,12 @@ class CompilationSettings:
 
     def given(self) -> Mapping[str, Json]:
         """The fields that differ from their defaults, as canonical JSON values, in the table's order."""
-        return {name: json_of(value) for name, value in self._values().items() if value != FIELDS[name].default}
+        mine = self.__dict__
+        return {
+            name: json_of(mine[name])
+            for name, default in _DEFAULTS.items()
+            if mine[name] is not default and mine[name] != default
+        }
 
     def as_mapping(self) -> Mapping[str, Json]:
         """Every field as a canonical JSON value, in the table's order."""

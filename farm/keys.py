@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-from farm.canonical import digest
+from farm.canonical import Encoded, digest, encode
 from farm.compilation import CompilationSettings, Effective, effective
 from farm.targets import Target, canonical_target
 from farm.toolchains import EXPORTER, Toolchain
@@ -20,6 +21,7 @@ from farm.toolchains import EXPORTER, Toolchain
 NODE_PATTERNS = "autocast_excluded_nodes"
 BY_OPERATOR = ("torch_executed_ops", "enable_autocast")
 QUANTISED = ("quantize", "dequantize")
+_EXPORTER = Encoded(encode(EXPORTER))
 
 
 @dataclass(frozen=True)
@@ -72,29 +74,47 @@ def compute(
     told = effective(settings, flavour=toolchain.flavour, version=toolchain.version)
     content = program.weights_content()
     policy = weights_policy(told.key, program.operators)
-    shared = {
+    exported = program.format == "pt2"
+    place = _placed(toolchain, target, bool(told.key.get("hardware_compatible")))
+    keyed = {
         "graph": program.graph,
         "profiles": list(profiles),
-        "toolchain": toolchain.canonical(),
-        "target": canonical_target(target, toolchain, dict(told.key)),
+        "toolchain": place.toolchain,
+        "target": place.target,
         **_spellings(told.key, program),
-    }
-    keyed = {
-        **shared,
         "settings": _of_program(told.key, program),
         "weights": _weights(policy, content, program),
     }
-    made = {
-        **shared,
+    of_recipe = {
         "settings": _of_program(told.recipe, program),
+        "exporter": EXPORTER if exported else None,
         "weights": content,
-        "exporter": dict(EXPORTER) if program.format == "pt2" else None,
-        # A hardware-compatible engine may be built on any GPU of its class, yet this very build was asked of one.
-        "place": {"capabilities": list(target.capabilities), "gpu": target.gpu} if toolchain.device_bound else None,
+        "place": place.asked,
     }
-    recipe = digest("recipe", made)
-    parts = {**keyed, "recipe": {name: made[name] for name in ("settings", "exporter", "weights", "place")}}
-    return Keyed(digest("key", keyed), recipe, content, policy, parts, told)
+    ready = {**keyed, **place.encoded}
+    made = {**ready, **of_recipe, **place.asked_encoded, "exporter": _EXPORTER if exported else None}
+    return Keyed(digest("key", ready), digest("recipe", made), content, policy, {**keyed, "recipe": of_recipe}, told)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a toolchain and a target are in keys (``toolchain``, ``target``) and in recipes (``asked``); and the same
+    encoded, by the names that they have there. Every key of a sweep has these, and to encode them takes longest."""
+
+    toolchain: Mapping[str, Any]
+    target: Mapping[str, Any]
+    asked: Mapping[str, Any] | None
+    encoded: Mapping[str, Encoded]
+    asked_encoded: Mapping[str, Encoded]
+
+
+@lru_cache(256)
+def _placed(toolchain: Toolchain, target: Target, hardware_compatible: bool) -> _Place:
+    tools, where = toolchain.canonical(), canonical_target(target, toolchain, hardware_compatible)
+    # A hardware-compatible engine may be built on any GPU of its class, yet this very build was asked of one.
+    asked = {"capabilities": list(target.capabilities), "gpu": target.gpu} if toolchain.device_bound else None
+    encoded = {"toolchain": Encoded(encode(tools)), "target": Encoded(encode(where))}
+    return _Place(tools, where, asked, encoded, {"place": Encoded(encode(asked))})
 
 
 BESIDE = frozenset({"recipe", "outline"})

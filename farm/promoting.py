@@ -179,7 +179,6 @@ def _request_of(told: Mapping[str, Any]) -> BuildRequest:
         toolchain=told["toolchain"],
         told=told["told"],
         profiles=tuple(told["profiles"]),
-        parts=told["parts"],
         settings=told["given"],
         custom_ops=told["custom_ops"],
         weights=told["weights"],
@@ -232,7 +231,7 @@ def _as_computed(farm: Farm, request: BuildRequest) -> BuildRequest:
     keyed = _computed_again(farm, request)
     if (keyed.key, keyed.recipe, keyed.weights) != (request.key, request.recipe, request.weights):
         raise Untrusted(f"{request.model}: its stored program has another key than was asked for", MADE_UP)
-    return replace(request, parts=keyed.parts, told=keyed.effective.told)
+    return replace(request, told=keyed.effective.told)
 
 
 def _queue(farm: Farm, wanted: Sequence[BuildRequest], to: str, keep: bool) -> dict[str, Answer]:
@@ -346,7 +345,6 @@ def hit(engine: Engine) -> Answer:
         toolchain=str(told.get("toolchain", "")),
         told={},
         profiles=(),
-        parts={},
     )
     ref = EngineRef(engine.digest, engine.size)
     return Answer(identity_of(request), Outcome.HIT, engine=ref, manifest=told)

@@ -59,7 +59,7 @@ def identity_of(request: BuildRequest) -> Identity:
         settings={name: value for name, value in request.settings.items() if name in FIELDS},
         told=request.told,
         profiles=request.profiles,
-        parts=request.parts,
+        parts={},
         capability=request.capability,
         format=request.program_format,
         given=request.settings,

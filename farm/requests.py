@@ -24,7 +24,6 @@ def request_for(
         toolchain=identity.toolchain,
         told=identity.told,
         profiles=identity.profiles,
-        parts=identity.parts,
         settings=identity.given,
         weights=identity.weights,
         capability=capability,

@@ -146,7 +146,7 @@ def _parse_capability(part: str, text: str) -> int | Gpu:
     return gpu
 
 
-def canonical_target(target: Target, toolchain: Toolchain, settings: dict[str, object]) -> dict[str, object]:
+def canonical_target(target: Target, toolchain: Toolchain, hardware_compatible: bool) -> dict[str, object]:
     """The value that keys hold: only what binds the engine (DESIGN, Targets).
 
     A TensorRT-RTX engine is bound to its set of compute capabilities, whichever GPU was named. A TensorRT engine
@@ -156,7 +156,7 @@ def canonical_target(target: Target, toolchain: Toolchain, settings: dict[str, o
     place: dict[str, object] = {"os": target.os, "arch": target.arch}
     if not toolchain.device_bound:
         return place | {"capabilities": list(target.capabilities)}
-    if settings.get("hardware_compatible"):
+    if hardware_compatible:
         too_old = [capability_name(number) for number in target.capabilities if number < AMPERE]
         if too_old:
             raise BadTarget(

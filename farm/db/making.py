@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Delete, Row, Select, delete, select
@@ -134,9 +134,12 @@ def _engine_steps(held: Sequence[Held], trusted: bool) -> list[Step]:
     links = {
         # Once, though two namespaces have made the recipe at once.
         (row.key, row.recipe): parts_row(
-            KeyParts(row.key, row.recipe, request.parts, request.model, request.target), row.now, trusted
+            KeyParts(row.key, row.recipe, _parts(engine), lease.build.request.model, lease.build.request.target),
+            row.now,
+            trusted,
         )
-        for row, request in ((row, lease.build.request) for row, lease, _ in held if not row.linked)
+        for row, lease, engine in held
+        if not row.linked
     }
     return [
         (statements.condemn_former, engines, sorted(values, key=lambda one: str(one["recipe"]))),
@@ -196,6 +199,12 @@ def _check_recipe(row: Row[Any], engine: Engine) -> None:
         raise ValueError(f"build {row.id} makes {row.recipe}, and was to be ended by an engine of {engine.recipe}")
 
 
+def _parts(engine: Engine) -> Mapping[str, Any]:
+    """What the worker found the key to be made of, from the stored program."""
+    parts: Mapping[str, Any] = engine.manifest.get("parts") or {}
+    return parts
+
+
 def _engine_values(row: Row[Any], lease: Lease, engine: Engine) -> dict[str, Any]:
     request = lease.build.request
     return {
@@ -208,7 +217,7 @@ def _engine_values(row: Row[Any], lease: Lease, engine: Engine) -> dict[str, Any
         "build": row.id,
         "created": row.now,
         "build_seconds": engine.build_seconds,
-        "graph": str(request.parts.get("graph", "")),
+        "graph": str(_parts(engine).get("graph", "")),
         "capability": row.capability,
         "manifest": str(engine.manifest.get("manifest") or ""),
         "manifest_json": dump(engine.manifest),

@@ -127,7 +127,7 @@ def identify(module: Any, specs: Sequence[Any], settings: Any, place: Place, bak
 
 
 def _target(place: Place, settings: Mapping[str, Any]) -> dict[str, object]:
-    target = canonical_target(place.target, place.toolchain, dict(settings))
+    target = canonical_target(place.target, place.toolchain, bool(settings.get("hardware_compatible")))
     return target | ({"multiprocessors": place.multiprocessors} if "gpu" in target else {})
 
 

@@ -105,11 +105,9 @@ def effective_values(values: Values, *, flavour: str, version: str, subgraph: bo
     """The effective form of checked ``values`` for one toolchain; see ``farm.compilation.effective``."""
     draft, ruling = _usual(flavour, version, subgraph).copy(), _ruling(values)
     changes, unusual = _ruled(ruling), _unusual(ruling)
-    for row, handling in _handlings(flavour, version):
-        if values[row.name] is not row.default or row.name in unusual:
-            draft.enter(
-                row.name, _settled(row, values, changes.get(row.name), handling, f"{flavour} {version}", subgraph)
-            )
+    for name, default, row, handling in _handlings(flavour, version):
+        if values[name] is not default or name in unusual:
+            draft.enter(name, _settled(row, values, changes.get(name), handling, f"{flavour} {version}", subgraph))
     if not subgraph:
         _need_budget(draft)
     return draft.done()
@@ -134,9 +132,9 @@ def _unusual(ruling: tuple[Value, ...]) -> frozenset[str]:
 
 
 @cache
-def _handlings(flavour: str, version: str) -> tuple[tuple[Field, Handling], ...]:
-    """Every field, and what a builder does with it."""
-    return tuple((row, row.handling(flavour, version)) for row in FIELDS.values())
+def _handlings(flavour: str, version: str) -> tuple[tuple[str, Value, Field, Handling], ...]:
+    """Every field's name and default, itself, and what a builder does with it."""
+    return tuple((row.name, row.default, row, row.handling(flavour, version)) for row in FIELDS.values())
 
 
 @cache
@@ -144,8 +142,8 @@ def _usual(flavour: str, version: str, subgraph: bool) -> _Draft:
     """What all defaults come to, about which there is nothing to tell: a sweep asks ten thousand times for settings
     that hardly differ from them."""
     draft, changes = _Draft(), _ruled(_ruling(_DEFAULTS))
-    for row, handling in _handlings(flavour, version):
-        draft.enter(row.name, _settled(row, _DEFAULTS, changes.get(row.name), handling, "", subgraph))
+    for name, _, row, handling in _handlings(flavour, version):
+        draft.enter(name, _settled(row, _DEFAULTS, changes.get(name), handling, "", subgraph))
     return draft.copy()
 
 

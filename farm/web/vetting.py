@@ -37,17 +37,15 @@ class Vetting:
     def requests(self, orders: Sequence[Order], waiter: str) -> list[BuildRequest]:
         """What is to be built, with what is known of how long it takes and what it needs."""
         made = [self._request(order, waiter) for order in orders]
-        past = self._caller.index.past({(one.capability, str(one.parts["graph"])) for one in made})
+        past = self._caller.index.past({(one.capability, graph) for one, graph in made})
         return [
-            replace(
-                one,
-                expected=expected_seconds(past.of_graph, past.of_capability, one.capability, str(one.parts["graph"])),
-            )
-            for one in made
+            replace(one, expected=expected_seconds(past.of_graph, past.of_capability, one.capability, graph))
+            for one, graph in made
         ]
 
-    def _request(self, order: Order, waiter: str) -> BuildRequest:
-        """``BadInput`` when the program does not come to the key and recipe that are asked for."""
+    def _request(self, order: Order, waiter: str) -> tuple[BuildRequest, str]:
+        """What is to be built, and its graph's digest. ``BadInput`` when the program does not come to the key and
+        recipe that are asked for."""
         asked = _request_of(order)
         program = self.program(asked)
         settings = CompilationSettings.from_mapping(order.settings)
@@ -61,10 +59,9 @@ class Vetting:
             raise BadInput(refused[0])
         weights = program.weights.size
         self._keep(asked, program, keyed.weights)
-        return replace(
+        request = replace(
             asked,
             told=keyed.effective.told,
-            parts=keyed.parts,
             program_format=program.format,
             weights=keyed.weights,
             capability=queue(capability(toolchain, target, keyed.effective.key), self._caller.realm.is_trusted),
@@ -74,6 +71,7 @@ class Vetting:
             memory=memory_needed(weights, order.settings),
             gpu_memory=gpu_memory_needed(toolchain, weights, keyed.effective.told),
         )
+        return request, program.structure_digest
 
     def _keep(self, asked: BuildRequest, program: Program, weights: str) -> None:
         """Record the program, once a submission, as its bytes have it."""
@@ -126,7 +124,6 @@ def _request_of(order: Order) -> BuildRequest:
         toolchain=order.toolchain,
         told={},
         profiles=tuple(order.profiles),
-        parts={},
         settings=order.settings,
         custom_ops=order.custom_ops,
         priority=order.priority,

@@ -16,6 +16,7 @@ from index_things import (
     kinds,
     lease,
     made,
+    made_of,
     offer,
     queued,
     request,
@@ -309,7 +310,7 @@ class FleetContract:
     # -- what is known of the past -----------------------------------------------------------------------------
 
     def test_the_past_tells_how_long_builds_take(self, index: Index) -> None:
-        graph = str(request("a").parts["graph"])
+        graph = str(made_of(request("a"))["graph"])
         assert index.past({(CAPABILITY, graph)}).of_graph == {}
         queued(index)
         given = lease(index)

@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 from contract_races import together
-from index_things import CAPABILITY, digest, engine_of, kinds, lease, made, offer, parts_of, queued, request, wanted
+from index_things import (
+    CAPABILITY,
+    digest,
+    engine_of,
+    kinds,
+    lease,
+    made,
+    made_of,
+    offer,
+    parts_of,
+    queued,
+    request,
+    wanted,
+)
 
 from farm.builds import Engine
 from farm.db.index import SqlIndex
@@ -27,7 +40,8 @@ def pr(name: object = "a", **changes: Any) -> Any:
 
 
 def engine(one: Any, **changes: Any) -> Engine:
-    told = {"key": one.key, "recipe": one.recipe, "weights": one.weights, "parts": one.parts, "manifest": digest("m")}
+    told = {"key": one.key, "recipe": one.recipe, "weights": one.weights, "parts": made_of(one)}
+    told["manifest"] = digest("m")
     return replace(Engine(one.recipe, digest("own"), 10, told, 0.0, 2.5, one.namespace), **changes)
 
 

@@ -36,7 +36,6 @@ def request(name: object = "a", **changes: Any) -> BuildRequest:
         "toolchain": "tensorrt_rtx==1.7.1.116",
         "told": {"disable_tf32": True, "workspace_size": 0, "scale": 0.1},
         "profiles": ({"0": [[1, 3], [2, 3], [4, 3]]},),
-        "parts": {"graph": digest("graph", name), "settings": {"disable_tf32": True}},
         "settings": {"disable_tf32": True},
         "weights": "b3:w",
         "capability": CAPABILITY,
@@ -49,8 +48,13 @@ def wanted(one: BuildRequest, **changes: Any) -> Wanted:
     return Wanted(**(values | changes))
 
 
+def made_of(one: BuildRequest) -> dict[str, Any]:
+    """What its key is made of, more or less."""
+    return {"graph": digest("graph", one.model), "settings": {"disable_tf32": True}}
+
+
 def parts_of(one: BuildRequest, **changes: Any) -> KeyParts:
-    values = {"key": one.key, "recipe": one.recipe, "parts": one.parts, "model": one.model, "target": one.target}
+    values = {"key": one.key, "recipe": one.recipe, "parts": made_of(one), "model": one.model, "target": one.target}
     return KeyParts(**(values | changes))
 
 
@@ -60,7 +64,7 @@ def engine_of(lease: Lease, plan: object = "plan", seconds: float = 1.5, size: i
         recipe=one.recipe,
         digest=digest("plan", plan, one.recipe),
         size=size,
-        manifest={"model": one.model, "n": [1, 2.5, None, True]},
+        manifest={"model": one.model, "n": [1, 2.5, None, True], "parts": made_of(one)},
         created=0.0,
         build_seconds=seconds,
         namespace=one.namespace,

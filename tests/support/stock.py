@@ -17,7 +17,7 @@ from farm.portability import Serves
 from farm.store import BlobStore
 from farm.upkeep import Upkeep
 from farm.wiring.backends import open_store, open_upkeep
-from tests.contract.index_things import TTL, digest, offer, request
+from tests.contract.index_things import TTL, digest, made_of, offer, request
 
 
 def put(store: BlobStore, *words: object) -> str:
@@ -55,7 +55,7 @@ def stock_form(place: Place, program: str) -> StoredForm:
 def stock_request(place: Place, name: object, program: str, **changes: Any) -> BuildRequest:
     """A request whose parts have an outline in the store, recorded as a miss's are."""
     asked = request(name, program=program, **changes)
-    parts = {**asked.parts, "outline": put(place.store, "outline", name)}
+    parts = {**made_of(asked), "outline": put(place.store, "outline", name)}
     place.index.record_parts([KeyParts(asked.key, asked.recipe, parts, asked.model, asked.target)])
     return asked
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.canonical import digest, encode
+from farm.canonical import Encoded, digest, encode
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text() | st.binary()
 values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
@@ -66,3 +66,10 @@ def test_what_cannot_be_hashed_is_an_error() -> None:
 def test_kinds_of_digest_never_meet() -> None:
     assert digest("key", {"a": 1}) != digest("recipe", {"a": 1})
     assert digest("key", {"a": 1}).startswith("sha256:")
+
+
+@given(values)
+def test_an_encoded_value_stands_for_the_value_within_others(value: object) -> None:
+    encoded = Encoded(encode(value))
+    assert encode(encoded) == encoded
+    assert encode({"a": encoded, "b": [encoded]}) == encode({"a": value, "b": [value]})

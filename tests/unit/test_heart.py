@@ -11,7 +11,7 @@ from farm.heart import Hearts
 from farm.making import Beat, Sign
 from tests.conftest import eventually
 
-REQUEST = BuildRequest("k", "r", "p", "pt2", "m", "sm_89", "t", told={}, profiles=(), parts={})
+REQUEST = BuildRequest("k", "r", "p", "pt2", "m", "sm_89", "t", told={}, profiles=())
 
 
 class Index:

@@ -15,7 +15,7 @@ from farm.ledger import Ledger
 
 
 def lease(name: str) -> Lease:
-    request = BuildRequest(name, name, "p", "pt2", "m", "t", "c", {}, (), {})
+    request = BuildRequest(name, name, "p", "pt2", "m", "t", "c", {}, ())
     return Lease(Build(name, request, BuildState.RUNNING, 0.0), 1, 1, 0.0)
 
 

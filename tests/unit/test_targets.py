@@ -89,29 +89,28 @@ def test_local_needs_a_gpu() -> None:
 
 def test_rtx_engines_are_bound_to_capabilities_not_gpus() -> None:
     l4, rtx4090 = parse_target("l4").target, parse_target("rtx4090").target
-    assert canonical_target(l4, RTX, {}) == canonical_target(rtx4090, RTX, {})
-    assert canonical_target(l4, RTX, {}) != canonical_target(parse_target("a10").target, RTX, {})
-    assert canonical_target(l4, RTX, {}) != canonical_target(parse_target("sm_86+sm_89").target, RTX, {})
+    assert canonical_target(l4, RTX, False) == canonical_target(rtx4090, RTX, False)
+    assert canonical_target(l4, RTX, False) != canonical_target(parse_target("a10").target, RTX, False)
+    assert canonical_target(l4, RTX, False) != canonical_target(parse_target("sm_86+sm_89").target, RTX, False)
 
 
 def test_tensorrt_engines_are_bound_to_the_gpu() -> None:
     l4, rtx4090 = parse_target("l4").target, parse_target("rtx4090").target
-    assert canonical_target(l4, TRT, {}) != canonical_target(rtx4090, TRT, {})
+    assert canonical_target(l4, TRT, False) != canonical_target(rtx4090, TRT, False)
     with pytest.raises(BadTarget, match="too vague"):
-        canonical_target(parse_target("sm_89").target, TRT, {})
+        canonical_target(parse_target("sm_89").target, TRT, False)
 
 
 def test_hardware_compatible_frees_ampere_and_newer() -> None:
-    portable = {"hardware_compatible": True}
     targets = [parse_target(text).target for text in ("sm_89", "l4", "a100", "sm_120")]
-    assert len({str(canonical_target(target, TRT, portable)) for target in targets}) == 1
+    assert len({str(canonical_target(target, TRT, True)) for target in targets}) == 1
     with pytest.raises(BadTarget, match="older"):
-        canonical_target(parse_target("t4").target, TRT, portable)
+        canonical_target(parse_target("t4").target, TRT, True)
 
 
 def test_windows_is_another_target() -> None:
     linux, windows = parse_target("sm_89").target, parse_target("sm_89/windows").target
-    assert canonical_target(linux, RTX, {}) != canonical_target(windows, RTX, {})
+    assert canonical_target(linux, RTX, False) != canonical_target(windows, RTX, False)
 
 
 def test_unknown_gpu_has_suggestions() -> None:
