@@ -10,9 +10,14 @@ COLLECT_AFTER = 50_000
 look through them after every 700, and through all again at the end, takes a sixth of a short command's time."""
 
 
+def collect_seldom() -> None:
+    """Look for garbage as ``farm``'s own processes do. A library leaves that to its caller."""
+    gc.set_threshold(COLLECT_AFTER)
+
+
 def main() -> None:
     """Run ``farm`` with this process's arguments and exit with its code."""
-    gc.set_threshold(COLLECT_AFTER)
+    collect_seldom()
     from farm.cli.run import run
 
     code = run(sys.argv[1:])

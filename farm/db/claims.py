@@ -34,7 +34,7 @@ from farm.db import statements
 from farm.db.builds import BuildRows
 from farm.db.models import builds, engines, waiters
 from farm.db.rows import clean, engine_from, new_id, request_json
-from farm.db.session import Database
+from farm.db.session import Database, Rows
 from farm.db.statements import IS_ACTIVE, IS_QUEUED
 from farm.errors import BadInput, Unavailable
 from farm.index import Claim, Claimed
@@ -145,30 +145,31 @@ class Claiming:
     def _queue(self, wanted: Mapping[Wish, BuildRequest]) -> dict[str, Wish]:
         """Insert a build for each wish that has no active one; returns the ids that were tried."""
         numbered = {wish: number for number, wish in enumerate(wanted)}
-        turn = self._turns(wanted)
-        rows = [
-            {
-                "id": new_id("b"),
-                "namespace": namespace,
-                "recipe": recipe,
-                "key": wanted[namespace, recipe].key,
-                "capability": wanted[namespace, recipe].capability,
-                "priority": wanted[namespace, recipe].priority,
-                "tenant": clean(wanted[namespace, recipe].tenant),
-                "flow": clean(wanted[namespace, recipe].flow),
-                "turn": turn[namespace, recipe],
-                "memory": wanted[namespace, recipe].memory,
-                "gpu_memory": wanted[namespace, recipe].gpu_memory,
-                "request_json": request_json(wanted[namespace, recipe]),
+        turn, tried = self._turns(wanted), {new_id("b"): wish for wish in sorted(wanted)}
+
+        def row(build: str) -> dict[str, Any]:
+            wish = tried[build]
+            one = wanted[wish]
+            return {
+                "id": build,
+                "namespace": one.namespace,
+                "recipe": one.recipe,
+                "key": one.key,
+                "capability": one.capability,
+                "priority": one.priority,
+                "tenant": clean(one.tenant),
+                "flow": clean(one.flow),
+                "turn": turn[wish],
+                "memory": one.memory,
+                "gpu_memory": one.gpu_memory,
+                "request_json": request_json(one),
                 "state": BuildState.QUEUED.value,
                 "created": self._now,
-                "number": numbered[namespace, recipe],
+                "number": numbered[wish],
             }
-            for namespace, recipe in sorted(wanted)
-        ]
-        if rows:
-            self._db.each(self._connection, (statements.add_build, builds, rows))
-        return {str(row["id"]): (str(row["namespace"]), str(row["recipe"])) for row in rows}
+
+        self._db.each(self._connection, (statements.add_build, builds, Rows(row, list(tried))))
+        return tried
 
     def _turns(self, wanted: Mapping[Wish, BuildRequest]) -> dict[Wish, float]:
         """Each build's place in its queue (``placement.turns``)."""

@@ -28,7 +28,7 @@ from farm.db import statements
 from farm.db.fence import Fenced
 from farm.db.models import builds, counters, engines, events, key_parts, programs
 from farm.db.rows import DIGEST, clean, dump, engine_from, parts_from, parts_row, starts, whole_digest
-from farm.db.session import Database, looks, reads, writes
+from farm.db.session import Database, Rows, looks, reads, writes
 from farm.index import Found, KeyParts, Past, Wanted
 
 
@@ -94,7 +94,7 @@ class Engines(Fenced):
     @writes
     def _record(self, connection: Connection, parts: Sequence[KeyParts]) -> None:
         now = self.db.time(connection)
-        rows = [parts_row(part, now, self.trusted) for part in parts]
+        rows = Rows(lambda part: parts_row(part, now, self.trusted), parts)
         self.db.each(connection, (statements.add_parts, key_parts, rows))
 
     @reads

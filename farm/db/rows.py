@@ -37,7 +37,7 @@ def clean(text: str) -> str:
 
 def dump(value: Any) -> str:
     """JSON in ASCII, in which NUL and surrogates are escaped."""
-    return json.dumps(value, separators=(",", ":"), default=_plain)
+    return _JSON.encode(value)
 
 
 def _plain(value: Any) -> Any:
@@ -47,6 +47,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} cannot be kept as JSON")
+
+
+_JSON = json.JSONEncoder(separators=(",", ":"), default=_plain)
 
 
 def load(text: str) -> Any:

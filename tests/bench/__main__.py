@@ -18,6 +18,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from farm.cli import collect_seldom
 from farm.errors import FarmError
 from tests.bench import building, commands, fleet, graphs, lookup, pulling, sweeping, transfers, weights
 from tests.bench.measure import Row, Unavailable, skipped
@@ -42,6 +43,7 @@ BENCHES: Mapping[str, Callable[[bool], Iterator[Row]]] = {
 
 
 def main(arguments: list[str]) -> int:
+    collect_seldom()  # what is measured in this process stands for a process of farm's
     given = _parser().parse_args(arguments)
     console = Console(stderr=True)
     rows: list[Row] = []

@@ -60,6 +60,16 @@ class AskingContract:
         assert index.fail(bad, failure(FailureKind.NODE), 0.0).state == "failed"
         index.close()
 
+    def test_whatever_a_recipe_is_called_it_is_found_again(self, index: Index) -> None:
+        odd = ["", 'a"b', "a\\", '\\"', "{a,b}", "a,b", " a ", "NULL", "null", "a\nb", "é\u2028", "'", "%s", "$1"]
+        requests = [request(name, recipe=name) for name in odd]
+        first, second = index.claim_or_join(requests, "me"), index.claim_or_join(requests, "you")
+        assert [(claim.outcome, claim.build and claim.build.request.recipe) for claim in second] == [
+            (Claimed.JOINED, name) for name in odd
+        ]
+        ids = {claim.build.id for claim in first if claim.build}
+        assert {build.id for build in index.builds(ids=[*ids, 'b"', "b\\", ""])} == ids
+
     def test_the_second_to_ask_joins(self, index: Index) -> None:
         first, second = claim(index, waiter="me"), claim(index, waiter="you")
         assert (first.outcome, second.outcome) == (Claimed.NEW, Claimed.JOINED)

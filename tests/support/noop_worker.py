@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from farm.builders import Limits
 from farm.cache import EngineCache
+from farm.cli import collect_seldom
 from farm.config import Config, load
 from farm.crew import Crew
 from farm.dispatch import Station
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--flaky", type=float, default=0.0)
     parser.add_argument("--serves", action="append")
     given = parser.parse_args()
+    collect_seldom()
     config = replace(load(), host=given.name)
     builder = NoopBuilder(given.seconds, given.jitter, given.flaky)
     crew = open_noop_crew(config, builder, given.hands, tuple(given.serves or [QUEUE]))
