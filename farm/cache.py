@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from farm.builds import Engine
 from farm.errors import CorruptBlob, Missing, NotAllowed, Unavailable, Untrusted
 from farm.index import Adoption, Found, KeyParts, Wanted, WantedPortable
-from farm.manifests import BESIDE, alteration, body, of_body, whole
+from farm.manifests import BESIDE, alteration, body, whole
 from farm.namespaces import Realm, admits, client_namespace
 from farm.portability import covers, family, serves, sortable, wanted_places
 from farm.store import fetch_on, is_name, lost
@@ -288,9 +288,8 @@ class EngineCache:
 
     def _kept(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Store the manifest's blob; what the row holds: the manifest, its blob's name, and its signature."""
-        text = body(manifest)
-        self.store.put(io.BytesIO(text))
-        kept = of_body(text)
+        blob = self.store.put(io.BytesIO(body(manifest)))
+        kept = {**manifest, "manifest": blob.digest}
         return kept | ({"signature": self.signer.sign(kept)} if self.signer else {})
 
 

@@ -8,7 +8,6 @@ one. Neither can stand in what it is taken over.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,11 +44,6 @@ def statement(kind: str, schema: object, text: bytes) -> bytes:
     """Bytes to be signed: what kind of statement it is and of which schema, then its canonical JSON. So no signature of
     one kind of thing ever passes for one of another."""
     return f"{kind}\n{schema}\n".encode() + text
-
-
-def of_body(text: bytes) -> dict[str, Any]:
-    """The manifest whose blob holds ``text``, as its row holds it."""
-    return {**json.loads(text), "manifest": "sha256:" + hashlib.sha256(text).hexdigest()}
 
 
 def whole(manifest: Mapping[str, Any], digest: str, size: int) -> dict[str, Any]:

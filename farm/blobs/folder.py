@@ -88,11 +88,12 @@ class FolderStore:
     def _publish(self, temporary: Path, path: Path) -> None:
         """Rename into place, over a blob of the same name too: its bytes are the same, or rotten and healed now."""
         folder = path.parent
-        if not folder.is_dir():
+        try:
+            temporary.replace(path)
+        except FileNotFoundError:
             folder.mkdir(parents=True, exist_ok=True)
             for above in (folder.parent, self.root):
                 sync_folder(above)
-        try:
             temporary.replace(path)
         except IsADirectoryError:
             self._put_aside(path)

@@ -14,7 +14,7 @@ from farm.db.builds import BuildRows
 from farm.db.models import attempts, events, log_chunks, wakes, workers
 from farm.db.nodes import seats
 from farm.db.rows import build_from, clean, dump, request_from, worker_from
-from farm.db.session import Database, reads, repeats, writes
+from farm.db.session import Database, looks, reads, repeats, writes, writes_by_index
 from farm.index import FRESH_SECONDS, Worker
 from farm.making import Beat, Offer, Sign
 from farm.placement import wake_counts
@@ -59,10 +59,9 @@ class Leasing(BuildRows):
         queue = only or self._best_queue(offer)
         return [] if queue is None else self._lease(offer, queue, ttl, count)
 
-    @reads
+    @looks
     def _best_queue(self, connection: Connection, offer: Offer) -> str | None:
         """Of the queues that are served, the one whose next build comes first."""
-        self.db.use_indexes(connection)
         heads, mine = [], self._served(offer.namespaces)
         for capability in offer.capabilities:
             head = connection.execute(self.db.made(statements.heads, mine), _wanted(offer, capability, 1)).first()
@@ -70,7 +69,7 @@ class Leasing(BuildRows):
                 heads.append(((-head.priority, head.turn, head.created, head.number), capability))
         return min(heads)[1] if heads else None
 
-    @writes
+    @writes_by_index
     def _lease(self, connection: Connection, offer: Offer, queue: str, ttl: float, count: int) -> list[Lease]:
         rows = self._start(connection, _wanted(offer, queue, count), offer, ttl)
         if self.db.sqlite and rows:
@@ -90,7 +89,6 @@ class Leasing(BuildRows):
         """Run the best builds that nobody has locked. A locked one may be free again in a moment (not each that locks
         it leases it), so what is passed over is looked at again before the answer is that nothing is there."""
         params = {**wanted, "the_worker": clean(offer.worker), "the_ttl": ttl}
-        self.db.use_indexes(connection)
         start = statements.start if self.db.sqlite else statements.lease
         mine = self._served(offer.namespaces)
         for pause in (*SECOND_LOOKS_S, None):

@@ -14,7 +14,7 @@ from farm.db.models import attempts, builds, engines, events, key_parts, workers
 from farm.db.nodes import can_go_elsewhere, note_failure, settle_blame
 from farm.db.rows import clean, dump, parts_row
 from farm.db.serving import add_served, forget_served
-from farm.db.session import Database, Step, reads, writes
+from farm.db.session import Database, Step, reads, writes, writes_by_index
 from farm.db.statements import AT_REST, UNSTARTED
 from farm.index import FORGET_SECONDS, KeyParts
 
@@ -33,9 +33,8 @@ class Making(BuildRows):
         if self.succeed_all([(lease, engine)]) != [True]:
             raise lost(lease)
 
-    @writes
+    @writes_by_index
     def succeed_all(self, connection: Connection, ends: Sequence[tuple[Lease, Engine]]) -> list[bool]:
-        self.db.use_indexes(connection)
         rows = self._hold_all(connection, [lease for lease, _ in ends])
         self._check_writes(row.namespace for row in rows.values())
         held = [(rows[lease.build.id, lease.token], lease, engine) for lease, engine in ends if _key(lease) in rows]
@@ -43,8 +42,13 @@ class Making(BuildRows):
             _check_recipe(row, engine)
         if held:
             served = sorted((row.recipe, row.namespace, engine.serves) for row, _, engine in held)
-            self.db.each(connection, *_engine_steps(held, self.trusted), *_success_steps(held), forget_served(served))
-            self.db.each(connection, add_served(served))
+            former = {(row.recipe, row.namespace) for row, _, _ in held if row.served}
+            steps = [*_engine_steps(held, self.trusted), *_success_steps(held)]
+            if former:  # one statement cannot take rows away and put the like in their place
+                self.db.each(connection, *steps, forget_served([one for one in served if one[:2] in former]))
+                self.db.each(connection, add_served(served))
+            else:
+                self.db.each(connection, *steps, add_served(served))
             settle_blame(self.db, connection, [row for row, _, _ in held])
         return [_key(lease) in rows for lease, _ in ends]
 

@@ -89,13 +89,13 @@ def can_go_elsewhere(db: Database, connection: Connection, row: Row[Any]) -> boo
 def settle_blame(db: Database, connection: Connection, rows: Sequence[Row[Any]]) -> None:
     """Builds have succeeded: the nodes on which they had failed before are to blame for that, and the nodes that made
     them are well. Nodes are locked by name, always in that order."""
-    again = db.array(row.id for row in rows if row.attempts > 1)
+    again = [row.id for row in rows if row.attempts > 1]
     well = {row.node for row in rows if row.node}
-    if again in ([], "[]") and not any(row.blamed for row in rows):
+    if not again and not any(row.blamed for row in rows):
         return
     blamed: Counter[str] = Counter()
-    if again not in ([], "[]"):
-        blamed.update(connection.execute(db.made(_failed_before), {"the_builds": again}).scalars())
+    if again:
+        blamed.update(connection.execute(db.made(_failed_before), {"the_builds": db.array(again)}).scalars())
     for name in sorted(well | blamed.keys()):
         if name in blamed and name not in well:
             connection.execute(db.made(_blame), {"name": name, "failures": blamed[name], "why": BLAMED})

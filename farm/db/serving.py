@@ -103,4 +103,5 @@ def _forget(db: Database) -> Delete:
 
 
 def _serve(db: Database) -> Any:
-    return statements.adding(db, serving)
+    # What a recipe's engines serve is a matter of the recipe: whoever has listed it meanwhile has listed the same.
+    return statements.adding(db, serving).on_conflict_do_nothing()

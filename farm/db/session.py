@@ -204,16 +204,20 @@ class Database:
 
     def look(self, work: Callable[[Connection], T]) -> T:
         """``work`` that only reads, each of its statements by index and for itself: they may see different states."""
-        return self._run(lambda: self._once(work, writes=False, looks=True))
+        return self._run(lambda: self._once(work, self._looker))
 
-    def run(self, work: Callable[[Connection], T], *, writes: bool = False, repeats: bool = False) -> T:
+    def run(
+        self, work: Callable[[Connection], T], *, writes: bool = False, repeats: bool = False, by_index: bool = False
+    ) -> T:
         """``work`` in one transaction, committed when this returns; run again when it passed without effect.
+        ``by_index``: as if it began with ``use_indexes``.
 
         ``Unavailable`` when the database cannot serve. After that a write may or may not have been done only
         where the message says so: the connection broke during the commit. What ``repeats``, since twice comes to the
         same as once, is then run again too.
         """
-        return self._run(lambda: self._once(work, writes, repeats=repeats))
+        engine = self._by_index if by_index else self.engine
+        return self._run(lambda: self._once(work, engine, writes=writes, repeats=repeats))
 
     def _run(self, once: Callable[[], T]) -> T:
         for delay in (*RETRY_DELAYS_S, None):
@@ -227,8 +231,10 @@ class Database:
             time.sleep(delay * (0.5 + random.random()))
         raise AssertionError("unreachable")
 
-    def _once(self, work: Callable[[Connection], T], writes: bool, *, looks: bool = False, repeats: bool = False) -> T:
-        with self._gate(writes), (self._looker if looks else self.engine).connect() as connection:
+    def _once(
+        self, work: Callable[[Connection], T], engine: Engine, *, writes: bool = False, repeats: bool = False
+    ) -> T:
+        with self._gate(writes), engine.connect() as connection:
             if writes:
                 connection = connection.execution_options(**WRITES)
             result = work(connection)
@@ -267,8 +273,13 @@ class Database:
         return self.opened and isinstance(error, OperationalError) and not state_of(error)
 
     def close(self) -> None:
-        for engine in {self.engine, self.__dict__.get("_looker", self.engine)}:
+        for engine in {vars(self).get(name, self.engine) for name in ("engine", "_looker", "_by_index")}:
             engine.dispose()
+
+    @functools.cached_property
+    def _by_index(self) -> Engine:
+        """Connections for transactions that always ask for indexes: to ask in each costs a message to and fro."""
+        return self.engine if self.sqlite else _postgresql_engine(self.url, LOOKING_OPTIONS)
 
     def use_indexes(self, connection: Connection) -> None:
         """Until the transaction ends, read queues in the order of their index, and join by index.
@@ -447,6 +458,16 @@ def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Conca
     @functools.wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.db.run(lambda connection: method(self, connection, *args, **kwargs), writes=True)
+
+    return run
+
+
+def writes_by_index(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """``writes`` that read by index (``Database.use_indexes``)."""
+
+    @functools.wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.db.run(lambda connection: method(self, connection, *args, **kwargs), writes=True, by_index=True)
 
     return run
 

@@ -47,6 +47,7 @@ from farm.db.models import (
     events,
     key_parts,
     nodes,
+    serving,
     tried,
     waiters,
     workers,
@@ -60,6 +61,10 @@ if TYPE_CHECKING:
 IS_ACTIVE: ColumnElement[bool] = literal_column(f"builds.{ACTIVE}")
 IS_QUEUED: ColumnElement[bool] = literal_column(f"builds.{QUEUED}")
 IS_RUNNING: ColumnElement[bool] = literal_column(f"builds.{RUNNING}")
+
+NO_INDEX = "builds.state || ''"
+"""A build's state as an expression, where ids say which builds are meant: else PostgreSQL, which thinks that few wait
+or run, goes through all that do for each id rather than look for it."""
 
 AT_REST = {"lease_expires": None, "phase": "", "progress": None}
 UNFAILED = {"failure_kind": None, "failure_message": None, "failure_hint": None}
@@ -126,14 +131,17 @@ def hold(db: Database) -> Select[Any]:
 
 
 def lock_running(db: Database) -> Select[Any]:
-    """The rows of those of ``the_builds`` that run, the time, whether their node has failed lately (``nodes``), and
-    whether it is recorded what their key was made of (``key_parts``)."""
+    """The rows of those of ``the_builds`` that run, the time, whether their node has failed lately (``nodes``), whether
+    it is recorded what their key was made of (``key_parts``), and whether a former engine of their recipe is listed for
+    what it serves (``serving``)."""
     those = (db.among(builds.c.id, "the_builds"), IS_RUNNING)
     blamed = exists().where(nodes.c.name == builds.c.node).label("blamed")
     link = (key_parts.c.key == builds.c.key, key_parts.c.recipe == builds.c.recipe, key_parts.c.trusted)
     linked = exists().where(*link).label("linked")
+    listed = (serving.c.recipe == builds.c.recipe, serving.c.namespace == builds.c.namespace)
+    served = exists().where(*listed).label("served")
     return (
-        select(*COLUMNS, blamed, linked, db.now.label("now"))
+        select(*COLUMNS, blamed, linked, served, db.now.label("now"))
         .where(*those)
         .order_by(builds.c.id)
         .with_for_update(of=builds)
@@ -199,7 +207,7 @@ def start(db: Database, namespaces: tuple[str, ...] = ()) -> Update:
     }
     return (
         update(builds)
-        .where(builds.c.id.in_(select(chosen.c.id)), IS_QUEUED)
+        .where(builds.c.id == chosen.c.id, _may_become(BuildState.RUNNING, NO_INDEX))
         .values(values)
         .returning(*builds.c, WAITERS)
     )
@@ -255,8 +263,7 @@ def _may_become(after: BuildState, state: str = "builds.state") -> ColumnElement
 def succeed(db: Database) -> Update:
     """``move`` to success, for each of the given builds."""
     given = db.given(builds, "id", "token", "finished", "engine")
-    # An expression, lest PostgreSQL goes through all that runs for each of the given ones rather than look for its id.
-    may = _may_become(BuildState.SUCCEEDED, "builds.state || ''")
+    may = _may_become(BuildState.SUCCEEDED, NO_INDEX)
     where = (builds.c.id == given.c.id, builds.c.token == given.c.token, may)
     values = {**AT_REST, **UNFAILED, "finished": given.c.finished, "engine": given.c.engine}
     return update(builds).where(*where).values(state=BuildState.SUCCEEDED.value, **values)

@@ -133,7 +133,7 @@ def test_a_request_that_makes_no_sense_is_an_error_in_words(opened: Opener, lie:
 def test_how_a_promoted_build_is_scheduled_is_farm_s_own(opened: Opener) -> None:
     pr, main = opened("pr-1"), opened()
     mine = identity_of(pr)
-    lies = {"capability": "nobody/serves/this", "memory": 2**60, "gpu_memory": 2**60, "parts": {}, "told": {}}
+    lies = {"capability": "nobody/serves/this", "memory": 2**60, "gpu_memory": 2**60, "told": {}}
     (claim,) = pr.index.claim_or_join([replace(pr._requests([mine])[0], **lies)], "me")  # type: ignore[arg-type]
     assert claim.build is not None
     (one,) = promote(main, [claim.build.id])
