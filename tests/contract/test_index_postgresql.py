@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +26,20 @@ from contract_upkeep import UpkeepContract
 from contract_usage import UsageContract
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
-from index_things import CAPABILITY, EXPIRED, claim, engine_of, failure, lease, offer, parts_of, queued, request, state
+from index_things import (
+    CAPABILITY,
+    EXPIRED,
+    TTL,
+    claim,
+    engine_of,
+    failure,
+    lease,
+    offer,
+    parts_of,
+    queued,
+    request,
+    state,
+)
 from servers import Server, empty
 from sqlalchemy import Connection, event
 
@@ -347,6 +361,19 @@ class TestServer:
         wanted = leasing._wanted(offer(), CAPABILITY, 1)
         plan = explain(index, index.db.made(statements.best_due), wanted)
         assert "ix_builds_due" in plan and "Sort" not in plan
+
+    def test_a_lease_looks_for_what_it_chose_by_its_id(self, index: SqlIndex, url: str) -> None:
+        """The server was last told of the table when nothing waited, and takes the queue for empty."""
+        index.claim_or_join([request(n) for n in range(300)], "me")
+        ended = index.lease(offer(), TTL, 300)
+        assert all(index.succeed_all([(one, engine_of(one)) for one in ended]))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ANALYZE builds")
+        index.claim_or_join([request(n) for n in range(300, 2300)], "me")
+        wanted = {**leasing._wanted(offer(), CAPABILITY, 30), "the_worker": "w", "the_ttl": TTL}
+        plan = explain(index, index.db.made(statements.lease), wanted)
+        assert "ix_builds_due" in plan and "ix_builds_tenant" not in plan
+        assert re.search(r"pk_builds on builds builds_1 .*\n *Index Cond: \(id = chosen.id\)", plan), plan
 
     @pytest.mark.parametrize("analysed", [False, True])
     def test_look_ups_join_by_index(self, index: SqlIndex, url: str, analysed: bool) -> None:
