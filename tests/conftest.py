@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -116,18 +118,61 @@ def farm(tmp_path: Path) -> Iterator[Farms]:
     farms.close()
 
 
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of small programs, exported once for all test processes. Read-only: copy before you change one."""
-    folder = tmp_path_factory.getbasetemp().parent / "farm-test-programs"
+@contextlib.contextmanager
+def made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder that all test processes of a run share, and whether it is still to be filled. The first comer fills it
+    while the others wait; what fails in doing so is tried again by the next."""
+    folder = factory.getbasetemp().parent / name
     folder.mkdir(exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
+        done = folder / "done"
+        yield folder, not done.exists()
+        done.touch()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small programs, exported once for all test processes. Read-only: copy before you change one."""
+    with made_once(tmp_path_factory, "farm-test-programs") as (folder, empty):
+        if empty:
             pytest.importorskip("torch")
             subprocess.run([sys.executable, HERE / "programs_for_tests.py", folder], check=True, timeout=240)
-            (folder / "done").touch()
     return folder
+
+
+WARM = ("gemm.pt2", "conv.pt2", "deep.pt2")
+WARM_TARGET = "sm_120"
+"""What the warm farm has engines for; tests ask for other targets."""
+
+
+@pytest.fixture(scope="session")
+def warmed(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a farm with the forms of ``WARM`` and an engine of each; copy it before use. An export takes seconds,
+    and few tests are about it."""
+    with made_once(tmp_path_factory, "farm-warm") as (folder, empty):
+        if empty:
+            shutil.rmtree(folder / "home", ignore_errors=True)
+            farms = Farms(folder / "home")
+            done = farms.run("build", *(programs / name for name in WARM), "-t", WARM_TARGET, timeout=280)
+            assert done.code == 0, done.err
+    return folder / "home"
+
+
+ASKED = ("engines", "serving", "uses", "usage", "key_parts", "attempts", "events", "waiters", "log_chunks", "builds")
+"""The tables of what was asked for and came of it, those that refer to others first."""
+
+
+@pytest.fixture(scope="session")
+def formed(warmed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a farm that has the forms of ``WARM``, and has never been asked for anything; copy it before use."""
+    home = tmp_path_factory.mktemp("formed") / "home"
+    shutil.copytree(warmed, home)
+    with contextlib.closing(sqlite3.connect(home / "farm.db")) as connection:
+        for table in ASKED:
+            connection.execute(f"DELETE FROM {table}")
+        connection.commit()
+    return home
 
 
 @pytest.fixture
