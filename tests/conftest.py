@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,13 +21,23 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.forks import Forks
+
 FARM = [sys.executable, "-m", "farm"]
 HERE = Path(__file__).parent
+_forks = Forks()
+_FOR_PYTHON = ("PYTHONPATH", "PYTHONHASHSEED", "LD_PRELOAD")
+"""What an interpreter reads when it starts: with others of these, a command needs one of its own."""
 
 # A shell starts what runs in the background with Ctrl-C ignored, and what is ignored here would be in every farm that a
 # test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A run starts a thousand interpreters, each of which would compile all that it imports of farm: bytecode is kept, even
+# where nobody else keeps it. (The processes that tests are distributed to start after this.)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def clean_environment(home: Path, **extra: str) -> dict[str, str]:
@@ -58,14 +69,13 @@ class Farms:
 
     def run(self, *args: str | Path, timeout: float = 120, env: dict[str, str] | None = None) -> Ran:
         """Run ``farm ARGS`` to its end."""
-        done = subprocess.run(
-            [*FARM, *map(str, args)],
-            env=clean_environment(self.home, **(env or {})),
-            cwd=self.cwd,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        words, whole = [str(arg) for arg in args], clean_environment(self.home, **(env or {}))
+        if all(whole.get(name) == os.environ.get(name) for name in _FOR_PYTHON):
+            with tempfile.TemporaryDirectory(prefix="farm-said-") as folder:
+                ran = _forks.run(words, whole, self.cwd, Path(folder), timeout)
+            if ran is not None:
+                return Ran(*ran)
+        done = subprocess.run([*FARM, *words], env=whole, cwd=self.cwd, capture_output=True, text=True, timeout=timeout)
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def start(self, *args: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
