@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from farm.profiles import resolve
 from farm.programs import open_program
 from farm.targets import parse_target
 from farm.toolchains import exact_toolchain
+from tests.conftest import made_once
 
 SCRIPT = Path(__file__).with_name("programs_to_explain.py")
 RTX = "tensorrt_rtx==1.7.1.116"
@@ -75,12 +75,8 @@ class Pairs:
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     """Exported once for all test processes."""
-    folder = tmp_path_factory.getbasetemp().parent / "farm-programs-to-explain"
-    folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
+    with made_once(tmp_path_factory, "farm-programs-to-explain") as (folder, empty):
+        if empty:
             pytest.importorskip("torch")
             subprocess.run([sys.executable, SCRIPT, folder], check=True, timeout=240, capture_output=True)
-            (folder / "done").touch()
     return Pairs(folder)

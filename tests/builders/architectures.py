@@ -219,7 +219,7 @@ ALL: tuple[Architecture, ...] = (
     Architecture("deberta-v2", "encoder", _deberta),
     Architecture("modernbert", "encoder", text(tf.ModernBertModel, tf.ModernBertConfig, pad_token_id=0)),
     Architecture("fnet", "encoder", _fnet),
-    Architecture("t5-encoder", "encoder", _t5(tf.T5EncoderModel), quick=True),
+    Architecture("t5-encoder", "encoder", _t5(tf.T5EncoderModel)),
     Architecture("gpt2", "decoder", _gpt2),
     Architecture("llama", "decoder", decoder(tf.LlamaForCausalLM, tf.LlamaConfig), quick=True),
     Architecture("mistral", "decoder", decoder(tf.MistralForCausalLM, tf.MistralConfig)),

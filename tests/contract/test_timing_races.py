@@ -35,11 +35,21 @@ def check(told: dict[str, Any], count: int) -> None:
     assert told["events"]["refused"] and told["events"]["falsely refused"], told["events"]
 
 
-def test_a_thousand_in_a_folder(tmp_path: Path) -> None:
-    told = merges("folder", tmp_path, 1000, "--seed", "2")
-    check(told, 1000)
+def in_a_folder(tmp_path: Path, count: int, *words: str) -> None:
+    told = merges("folder", tmp_path, count, "--seed", "2", *words)
+    check(told, count)
     places = ("write of the blob", "write of the pointer")
     assert {f"died {when} the {what}" for when in ("before", "after") for what in places} <= told["events"].keys()
+
+
+def test_in_a_folder(tmp_path: Path) -> None:
+    """With as many deaths as a thousand have."""
+    in_a_folder(tmp_path, 300, "--die", "0.014")
+
+
+@pytest.mark.slow
+def test_a_thousand_in_a_folder(tmp_path: Path) -> None:
+    in_a_folder(tmp_path, 1000)
 
 
 def test_in_s3(tmp_path: Path, s3: Seaweed) -> None:

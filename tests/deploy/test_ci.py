@@ -66,21 +66,12 @@ class Runner:
         return done.stdout.strip()
 
 
-@pytest.fixture(scope="session")
-def exported(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of a farm that has exported the model: an export takes seconds, and no test here is about it."""
-    home = tmp_path_factory.mktemp("exported") / "home"
-    words = ["build", str(programs / "gemm.pt2"), "-t", "sm_120"]
-    subprocess.run([sys.executable, "-m", "farm", *words], env=clean_environment(home), check=True, timeout=280)
-    return home
-
-
 @pytest.fixture
-def runner(tmp_path: Path, programs: Path, exported: Path) -> Runner:
+def runner(tmp_path: Path, programs: Path, warmed: Path) -> Runner:
     """A checkout with one commit."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    shutil.copytree(exported, tmp_path / "home")
+    shutil.copytree(warmed, tmp_path / "home")
     shutil.copy(programs / "gemm.pt2", folder)
     shutil.copy(programs / "renamed.pt2", folder / "other.pt2")
     (folder / "farm.yaml").write_text(MANIFEST)

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Farms
-from tests.front.conftest import WARM
+from tests.conftest import WARM, Farms
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("builds")]
 

@@ -27,27 +27,27 @@ def truncated(path: Path) -> None:
     path.write_bytes(content[:100])
 
 
-def test_a_damaged_form_is_never_built_from(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_a_damaged_form_is_never_built_from(ready: Farms, copied: Callable[[str], Path]) -> None:
     """An engine of damaged weights would sit under the right key for ever."""
     model = copied("conv.pt2")
-    right = farm.run("build", model, "-t", "sm_89", "--json").json[0]["engine"]
+    right = ready.run("build", model, "-t", "sm_89", "--json").json[0]["engine"]
     for name, damage in (("model.onnx", zeroed), ("model.onnx", truncated), ("form.json", truncated)):
-        (victim,) = farm.home.glob(f"cache/forms/*/{name}")
-        damage(victim)
-        again = farm.run("build", model, "-t", "sm_89", "--force", "--json")
+        for victim in ready.home.glob(f"cache/forms/*/{name}"):
+            damage(victim)
+        again = ready.run("build", model, "-t", "sm_89", "--force", "--json")
         assert again.code == 0 and again.json[0]["engine"] == right, (name, damage.__name__, again.err)
 
 
 def test_looking_into_the_wrong_store_forgets_nothing(
-    farm: Farms, copied: Callable[[str], Path], tmp_path: Path
+    ready: Farms, copied: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """A mistyped or unmounted store is not a reason to forget what the right one holds."""
     model = copied("conv.pt2")
-    built = farm.run("build", model, "-t", "sm_89", "--json").json[0]
+    built = ready.run("build", model, "-t", "sm_89", "--json").json[0]
     wrong = {"FARM_STORE_URL": (tmp_path / "typo").as_uri()}
-    assert farm.run("build", model, "-t", "sm_89", "--no-build", env=wrong).code == 3
-    assert farm.run("pull", built["key"], "-o", tmp_path / "out", env=wrong).code != 0
-    back = farm.run("build", model, "-t", "sm_89", "--no-build", "--json")
+    assert ready.run("build", model, "-t", "sm_89", "--no-build", env=wrong).code == 3
+    assert ready.run("pull", built["key"], "-o", tmp_path / "out", env=wrong).code != 0
+    back = ready.run("build", model, "-t", "sm_89", "--no-build", "--json")
     assert back.code == 0 and back.json[0]["engine"] == built["engine"]
 
 

@@ -42,78 +42,78 @@ def half_written(home: Path) -> list[Path]:
     return leftovers + list((home / "cache").glob("build-*")) + list((home / "cache" / "forms").glob("form-*"))
 
 
-def test_a_killed_build_child_is_tried_again(farm: Farms, copied: Callable[[str], Path]) -> None:
-    process = farm.start("build", copied("deep.pt2"), "-t", "sm_89", "--json")
+def test_a_killed_build_child_is_tried_again(ready: Farms, copied: Callable[[str], Path]) -> None:
+    process = ready.start("build", copied("deep.pt2"), "-t", "sm_89", "--json")
     frozen_child(process).kill()
-    ran = farm.finish(process)
+    ran = ready.finish(process)
     assert ran.code == 0 and ran.json[0]["outcome"] == "built", ran.err
-    shown = farm.run("show", ran.json[0]["build"], "--json").json
+    shown = ready.run("show", ran.json[0]["build"], "--json").json
     assert shown["attempts"] == 2 or len(shown["attempts"]) == 2
-    assert not half_written(farm.home)
+    assert not half_written(ready.home)
 
 
-def test_the_whole_command_killed(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_the_whole_command_killed(ready: Farms, copied: Callable[[str], Path]) -> None:
     model = copied("deep.pt2")
-    process = farm.start("build", model, "-t", "sm_89", "--json")
+    process = ready.start("build", model, "-t", "sm_89", "--json")
     child = frozen_child(process)
     process.kill()
     process.wait()
     eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, what="the child's death")
-    assert farm.run("ls", "engines", "--json").json == []
-    again = farm.run("build", model, "-t", "sm_89", "--json")
+    assert ready.run("ls", "engines", "--json").json == []
+    again = ready.run("build", model, "-t", "sm_89", "--json")
     assert again.code == 0 and again.json[0]["outcome"] in ("built", "joined"), again.err
-    assert not half_written(farm.home)
+    assert not half_written(ready.home)
 
 
-def test_interrupted_cleanly(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_interrupted_cleanly(ready: Farms, copied: Callable[[str], Path]) -> None:
     model = copied("deep.pt2")
-    process = farm.start("build", model, "-t", "sm_86", "-t", "sm_89", "--json")
+    process = ready.start("build", model, "-t", "sm_86", "-t", "sm_89", "--json")
     child = frozen_child(process)
     process.send_signal(signal.SIGINT)
-    ran = farm.finish(process, timeout=30)
+    ran = ready.finish(process, timeout=30)
     assert ran.code == 130 and "Traceback" not in ran.err
     assert not child.is_running()
-    states = {build["state"] for build in farm.run("ls", "builds", "--json").json}
+    states = {build["state"] for build in ready.run("ls", "builds", "--json").json}
     assert states == {"cancelled"}
-    assert not half_written(farm.home)
-    assert farm.run("build", model, "-t", "sm_89", "--json").json[0]["outcome"] == "built"
+    assert not half_written(ready.home)
+    assert ready.run("build", model, "-t", "sm_89", "--json").json[0]["outcome"] == "built"
 
 
 @pytest.mark.slow
-def test_interrupted_while_another_waits(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_interrupted_while_another_waits(ready: Farms, copied: Callable[[str], Path]) -> None:
     """A waiter that leaves cancels nothing that somebody else wants."""
     model = copied("deep.pt2")
-    first = farm.start("build", model, "-t", "sm_89", "--json")
+    first = ready.start("build", model, "-t", "sm_89", "--json")
     frozen_child(first)
-    second = farm.start("build", model, "-t", "sm_89", "--json")
-    eventually(lambda: farm.run("ls", "builds", "--json").json[0]["waiters"] == 2, what="the second waiter")
+    second = ready.start("build", model, "-t", "sm_89", "--json")
+    eventually(lambda: ready.run("ls", "builds", "--json").json[0]["waiters"] == 2, what="the second waiter")
     first.send_signal(signal.SIGINT)
-    assert farm.finish(first, timeout=30).code == 130
-    ran = farm.finish(second)
+    assert ready.finish(first, timeout=30).code == 130
+    ran = ready.finish(second)
     assert ran.code == 0 and ran.json[0]["outcome"] == "joined", ran.err
 
 
 @pytest.mark.slow
-def test_a_hanging_native_call(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_a_hanging_native_call(ready: Farms, copied: Callable[[str], Path]) -> None:
     """A stopped process hangs as a deadlocked library does: only a kill from outside ends it."""
     model = copied("deep.pt2")
-    assert farm.run("build", model, "-t", "sm_86").code == 0, "the ONNX form is there now, and is not timed below"
-    process = farm.start("build", model, "-t", "sm_89", "--json", env={"FARM_BUILD_TIMEOUT": "8"})
+    assert ready.run("build", model, "-t", "sm_86").code == 0, "the ONNX form is there now, and is not timed below"
+    process = ready.start("build", model, "-t", "sm_89", "--json", env={"FARM_BUILD_TIMEOUT": "8"})
     child = frozen_child(process)
-    ran = farm.finish(process, timeout=60)
+    ran = ready.finish(process, timeout=60)
     assert ran.code == 1 and ran.json[0]["outcome"] == "failed"
     assert "8 s" in ran.json[0]["error"], ran.json[0]["error"]
     assert not child.is_running()
-    again = farm.run("build", model, "-t", "sm_89", "--json")
+    again = ready.run("build", model, "-t", "sm_89", "--json")
     assert again.code == 0 and again.json[0]["outcome"] == "built", again.err
 
 
-def test_cancelled_from_another_terminal(farm: Farms, copied: Callable[[str], Path]) -> None:
-    process = farm.start("build", copied("deep.pt2"), "-t", "sm_89", "--json")
+def test_cancelled_from_another_terminal(ready: Farms, copied: Callable[[str], Path]) -> None:
+    process = ready.start("build", copied("deep.pt2"), "-t", "sm_89", "--json")
     child = frozen_child(process)
-    build = farm.run("ls", "builds", "--json").json[0]["build"]
-    assert farm.run("cancel", build, "--json").code == 0
-    ran = farm.finish(process, timeout=30)
+    build = ready.run("ls", "builds", "--json").json[0]["build"]
+    assert ready.run("cancel", build, "--json").code == 0
+    ran = ready.finish(process, timeout=30)
     assert ran.code == 1 and ran.json[0]["outcome"] == "cancelled"
     assert not child.is_running()
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Farms, descendants, eventually
-from tests.front.conftest import WARM_TARGET
+from tests.conftest import WARM_TARGET, Farms, descendants, eventually
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("builds")]
 

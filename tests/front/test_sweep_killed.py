@@ -11,8 +11,7 @@ import pytest
 
 from farm.builds import Build, BuildState
 from farm.db.index import SqlIndex
-from tests.conftest import Farms, eventually
-from tests.front.conftest import WARM_TARGET
+from tests.conftest import WARM_TARGET, Farms, eventually
 from tests.front.test_killed import frozen_child
 
 pytestmark = [pytest.mark.torch, pytest.mark.chaos, pytest.mark.xdist_group("kills")]

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Farms
-from tests.front.conftest import WARM_TARGET
+from tests.conftest import WARM_TARGET, Farms
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("builds")]
 

@@ -29,43 +29,43 @@ def test_a_build_then_a_hit(farm: Farms, copied: Callable[[str], Path], tmp_path
     assert first.json[0]["engine"]["digest"].removeprefix("sha256:") in plans
 
 
-def test_what_cannot_matter_is_a_hit(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_what_cannot_matter_is_a_hit(ready: Farms, copied: Callable[[str], Path]) -> None:
     """Renamed parameters and inputs, another example batch, an inert level: all the same engine."""
-    built = farm.run("build", copied("gemm.pt2"), "-t", "sm_89", "--json").json[0]
-    renamed = farm.run("build", copied("renamed.pt2"), "-t", "l4", "--json").json[0]
+    built = ready.run("build", copied("gemm.pt2"), "-t", "sm_89", "--json").json[0]
+    renamed = ready.run("build", copied("renamed.pt2"), "-t", "l4", "--json").json[0]
     assert (renamed["outcome"], renamed["key"], renamed["engine"]) == ("hit", built["key"], built["engine"])
-    level = farm.run("build", copied("gemm.pt2"), "-t", "sm_89", "-s", "optimization_level=5", "--json")
+    level = ready.run("build", copied("gemm.pt2"), "-t", "sm_89", "-s", "optimization_level=5", "--json")
     assert level.json[0]["outcome"] == "hit" and level.json[0]["key"] != built["key"]
     assert "optimization_level" in " ".join(level.json[0]["warnings"])
 
 
-def test_other_weights_are_another_engine(farm: Farms, copied: Callable[[str], Path]) -> None:
-    built = farm.run("build", copied("gemm.pt2"), "-t", "sm_89", "--json").json[0]
-    looked = farm.run("build", copied("tuned.pt2"), "-t", "sm_89", "--no-build", "--json")
+def test_other_weights_are_another_engine(ready: Farms, copied: Callable[[str], Path]) -> None:
+    built = ready.run("build", copied("gemm.pt2"), "-t", "sm_89", "--json").json[0]
+    looked = ready.run("build", copied("tuned.pt2"), "-t", "sm_89", "--no-build", "--json")
     assert looked.code == 3 and looked.json[0]["outcome"] == "missing" and looked.json[0]["key"] != built["key"]
 
 
-def test_two_terminals_share_one_build(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_two_terminals_share_one_build(ready: Farms, copied: Callable[[str], Path]) -> None:
     model = copied("deep.pt2")
-    both = [farm.start("build", model, "-t", "sm_89", "--json") for _ in range(2)]
-    answers = [farm.finish(process).json[0] for process in both]
+    both = [ready.start("build", model, "-t", "sm_89", "--json") for _ in range(2)]
+    answers = [ready.finish(process).json[0] for process in both]
     assert sorted(answer["outcome"] for answer in answers) in (["built", "joined"], ["built", "hit"])
     assert answers[0]["engine"] == answers[1]["engine"]
-    assert len(farm.run("ls", "builds", "--json").json) == 1
+    assert len(ready.run("ls", "builds", "--json").json) == 1
 
 
-def test_what_can_never_build_says_why_and_is_remembered(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_what_can_never_build_says_why_and_is_remembered(ready: Farms, copied: Callable[[str], Path]) -> None:
     """TensorRT-RTX has no fp32 matrix product for Turing (reference/tensorrt.md, Targets)."""
     model = copied("gemm.pt2")
-    failed = farm.run("build", model, "-t", "sm_75", "-t", "sm_86", "--json")
+    failed = ready.run("build", model, "-t", "sm_75", "-t", "sm_86", "--json")
     assert failed.code == 1
     bad, good = failed.json
     assert bad["outcome"] == "failed" and "FP32 GEMM" in bad["error"] and good["outcome"] == "built"
-    again = farm.run("build", model, "-t", "sm_75", "--json")
+    again = ready.run("build", model, "-t", "sm_75", "--json")
     assert again.code == 1 and again.json[0]["build"] == bad["build"]
-    retried = farm.run("retry", bad["build"], "--json")
+    retried = ready.run("retry", bad["build"], "--json")
     assert retried.code == 1
-    builds = farm.run("ls", "builds", "--json").json
+    builds = ready.run("ls", "builds", "--json").json
     assert len(builds) == 3
 
 
@@ -83,42 +83,42 @@ def test_a_bad_model_is_one_clear_line(farm: Farms, copied: Callable[[str], Path
     assert not ran.out
 
 
-def test_nobody_waits_and_somebody_builds_later(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_nobody_waits_and_somebody_builds_later(ready: Farms, copied: Callable[[str], Path]) -> None:
     model = copied("conv.pt2")
-    queued = farm.run("build", model, "-t", "sm_89", "--no-wait", "--json").json[0]
+    queued = ready.run("build", model, "-t", "sm_89", "--no-wait", "--json").json[0]
     assert queued["outcome"] == "queued"
-    assert farm.run("ls", "builds", "--json").json[0]["state"] == "queued"
-    joined = farm.run("build", model, "-t", "sm_89", "--json").json[0]
+    assert ready.run("ls", "builds", "--json").json[0]["state"] == "queued"
+    joined = ready.run("build", model, "-t", "sm_89", "--json").json[0]
     assert joined["outcome"] == "joined" and joined["build"] == queued["build"]
 
 
-def test_force_builds_what_is_there(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_force_builds_what_is_there(ready: Farms, copied: Callable[[str], Path]) -> None:
     model = copied("conv.pt2")
-    first = farm.run("build", model, "-t", "sm_89", "--json").json[0]
-    forced = farm.run("build", model, "-t", "sm_89", "--force", "--json").json[0]
+    first = ready.run("build", model, "-t", "sm_89", "--json").json[0]
+    forced = ready.run("build", model, "-t", "sm_89", "--force", "--json").json[0]
     assert forced["outcome"] == "built" and forced["build"] != first["build"]
     assert forced["engine"] == first["engine"], "TensorRT-RTX builds are byte-identical"
 
 
-def test_a_lost_blob_is_a_miss_and_is_built_again(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_a_lost_blob_is_a_miss_and_is_built_again(ready: Farms, copied: Callable[[str], Path]) -> None:
     model = copied("conv.pt2")
-    built = farm.run("build", model, "-t", "sm_89", "--json").json[0]
+    built = ready.run("build", model, "-t", "sm_89", "--json").json[0]
     hexdigest = built["engine"]["digest"].removeprefix("sha256:")
-    (blob,) = (path for path in farm.home.rglob(f"*{hexdigest[2:]}*") if path.is_file())
+    (blob,) = (path for path in ready.home.rglob(f"*{hexdigest[2:]}*") if path.is_file())
     blob.unlink()
-    again = farm.run("build", model, "-t", "sm_89", "--json").json[0]
+    again = ready.run("build", model, "-t", "sm_89", "--json").json[0]
     assert again["outcome"] == "built" and again["engine"] == built["engine"]
-    eventually(lambda: farm.run("build", model, "-t", "sm_89", "--json").json[0]["outcome"] == "hit", timeout=20)
+    eventually(lambda: ready.run("build", model, "-t", "sm_89", "--json").json[0]["outcome"] == "hit", timeout=20)
 
 
-def test_a_portable_engine_serves_only_where_that_is_allowed(farm: Farms, copied: Callable[[str], Path]) -> None:
+def test_a_portable_engine_serves_only_where_that_is_allowed(ready: Farms, copied: Callable[[str], Path]) -> None:
     """An engine for a set of capabilities serves each of them, but is another engine than theirs (DESIGN, Targets)."""
     model = copied("gemm.pt2")
-    both = farm.run("build", model, "-t", "sm_86+sm_89", "--json").json[0]
+    both = ready.run("build", model, "-t", "sm_86+sm_89", "--json").json[0]
     look = ("build", model, "-t", "sm_89", "--no-build", "--json")
-    assert farm.run(*look).code == 3
-    allowed = farm.run(*look, "--allow-portable")
+    assert ready.run(*look).code == 3
+    allowed = ready.run(*look, "--allow-portable")
     assert allowed.code == 0 and allowed.json[0]["engine"] == both["engine"]
     assert "sm_86+sm_89" in allowed.json[0]["portable"] and allowed.json[0]["key"] != both["key"]
-    assert farm.run("build", model, "-t", "sm_120", "--no-build", "--allow-portable").code == 3
-    assert farm.run(*look, "--allow-portable", "-s", "disable_tf32=true").code == 3
+    assert ready.run("build", model, "-t", "sm_120", "--no-build", "--allow-portable").code == 3
+    assert ready.run(*look, "--allow-portable", "-s", "disable_tf32=true").code == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from typing import Any
 
 import pytest
 from hostile.forge import NAMES, Archive
+
+from tests.conftest import made_once
 
 HERE = Path(__file__).parent
 
@@ -53,14 +54,10 @@ def torch_child() -> Iterator[TorchChild]:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the programs of ``export_programs``, exported once for all test processes. Read-only."""
-    folder = tmp_path_factory.getbasetemp().parent / "farm-hostile-programs"
-    folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
+    with made_once(tmp_path_factory, "farm-hostile-programs") as (folder, empty):
+        if empty:
             pytest.importorskip("torch")
             subprocess.run([sys.executable, HERE / "export_programs.py", folder], check=True, timeout=240)
-            (folder / "done").touch()
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import shutil
@@ -73,6 +74,7 @@ def seaweed(folder: Path, memory: str = "400MiB") -> Iterator[Seaweed]:
     path = binary()
     if path is None:
         raise FileNotFoundError("weed")
+    read_models_once()
     names = ("s3", "master", "volume", "filer", "admin")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     identities = folder / "identities.json"
@@ -97,6 +99,21 @@ def seaweed(folder: Path, memory: str = "400MiB") -> Iterator[Seaweed]:
         process.wait()
 
 
+@functools.cache
+def read_models_once() -> None:
+    """Let all sessions of botocore in this process share what they read of its own files: each of them parses two
+    megabytes of JSON for its first client, and farm makes a session for every store that it opens."""
+    from botocore.loaders import JSONFileLoader
+
+    original = JSONFileLoader.load_file
+
+    @functools.cache
+    def load_file(path: str) -> Any:
+        return original(JSONFileLoader(), path)
+
+    JSONFileLoader.load_file = lambda self, file_path: load_file(file_path)  # type: ignore[method-assign]
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -118,12 +135,13 @@ def free_ports(count: int) -> list[int]:
 
 def _wait(server: Seaweed) -> None:
     """Until it takes an object: it answers before it can store anything."""
+    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     deadline = time.monotonic() + READY_S
+    client = server.client(config=Config(retries={"total_max_attempts": 1}))
     while True:
         try:
-            client = server.client()
             client.create_bucket(Bucket="ready")
             client.put_object(Bucket="ready", Key="ready", Body=b"ready")
             client.delete_object(Bucket="ready", Key="ready")

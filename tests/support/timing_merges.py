@@ -1,6 +1,7 @@
 """Processes that merge timings against one scope, die at any moment, and are started again.
 
-    python -m tests.support.timing_merges BACKEND FOLDER [--merges 1000] [--processes 8] [--seed 1] [--careless]
+    python -m tests.support.timing_merges BACKEND FOLDER [--merges 1000] [--processes 8]
+        [--seed 1] [--die 0.004] [--careless]
 
 BACKEND is ``folder``, or an S3 URL with its endpoint after a blank. Each process learns its share of the merges: an
 operation of its own, and one that others time differently. Around every read and write it may die (SIGKILL to itself),
@@ -32,7 +33,9 @@ from farm.timing import Lesson, TimingCaches
 from farm.timing_history import Author
 from tests.support.timing_model import SCOPE, cache, combine, entries
 
-DIE, REFUSE, FALSELY_REFUSE, AWAY = 0.004, 0.05, 0.03, 0.01
+REFUSE, FALSELY_REFUSE, AWAY = 0.05, 0.03, 0.01
+DIE = 0.004
+"""How likely it is to die before or after one access; fewer merges need more of it to meet death everywhere."""
 SHARED = 40
 """Operations that every process times."""
 KILL_EVERY = 15
@@ -43,8 +46,10 @@ LOOK_S = 0.05
 class Harsh:
     """Objects and blobs of a bad day. Deaths before and after everything that is read or written."""
 
-    def __init__(self, objects: VersionedObjects, store: BlobStore, rng: random.Random, events: Path) -> None:
-        self._objects, self._store, self._rng, self._events = objects, store, rng, events
+    def __init__(
+        self, objects: VersionedObjects, store: BlobStore, rng: random.Random, events: Path, die: float
+    ) -> None:
+        self._objects, self._store, self._rng, self._events, self._die = objects, store, rng, events, die
 
     def read_versioned(self, name: str) -> Versioned | None:
         return self._around(lambda: self._objects.read_versioned(name), "read of the pointer")
@@ -78,7 +83,7 @@ class Harsh:
         return answer
 
     def _may_die(self, where: str) -> None:
-        if self._rng.random() < DIE:
+        if self._rng.random() < self._die:
             self._note(f"died {where}")
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -120,6 +125,7 @@ class Run:
     number: int
     merges: list[int]
     careless: bool = False
+    die: float = DIE
     life: int = 0
 
     @property
@@ -135,7 +141,7 @@ class Run:
         rng = random.Random(f"{seed} {self.number} {self.life}")
         objects, store = opened(self.backend, self.folder)
         objects = Careless(objects) if self.careless else objects
-        harsh = Harsh(objects, store, rng, self.folder / f"events-{self.number}")
+        harsh = Harsh(objects, store, rng, self.folder / f"events-{self.number}", self.die)
         caches = TimingCaches(harsh, harsh, pause=0.002)  # type: ignore[arg-type]
         while left := self.left():
             for merge in left:
@@ -248,11 +254,12 @@ def main() -> None:
     parser.add_argument("--merges", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--die", type=float, default=DIE)
     parser.add_argument("--careless", action="store_true")
     told = parser.parse_args()
     runs = [
-        Run(told.backend, told.folder, number, list(range(number, told.merges, told.processes)), told.careless)
-        for number in range(told.processes)
+        Run(told.backend, told.folder, n, list(range(n, told.merges, told.processes)), told.careless, told.die)
+        for n in range(told.processes)
     ]
     opened(told.backend, told.folder)  # whatever this imports, it imports once and not after every death
     began = time.monotonic()
