@@ -9,8 +9,9 @@ from sqlalchemy import Connection, select
 from farm.builds import Engine
 from farm.db import statements
 from farm.db.builds import BuildRows
+from farm.db.json_text import dump
 from farm.db.models import builds, engines, key_parts
-from farm.db.rows import dump, parts_row
+from farm.db.rows import parts_row
 from farm.db.serving import add_served, forget_served
 from farm.db.session import Database, writes
 from farm.index import Adoption

@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, select
 from farm.builds import Build, BuildState, Lease
 from farm.db import statements
 from farm.db.fence import Fenced
+from farm.db.json_text import dump
 from farm.db.models import events
-from farm.db.rows import Requests, build_from, clean, dump
+from farm.db.rows import Requests, build_from, clean
 from farm.db.session import Database
 from farm.db.statements import AT_REST, COLUMNS, NEWEST, UNSTARTED, WAITERS
 from farm.errors import LeaseLost, NoSuchThing

@@ -29,8 +29,8 @@ from sqlalchemy.types import JSON
 from farm.collection import Kind, Thing, toolchain_of
 from farm.db.engines import Engines
 from farm.db.holding import NAMING, beyond
+from farm.db.json_text import dump
 from farm.db.models import builds, condemned, engines, events, forms, key_parts, pins, programs, uses
-from farm.db.rows import dump
 from farm.db.session import Database, reads, writes
 from farm.db.statements import IS_ACTIVE
 from farm.leaving import Condemned, Protected

@@ -26,8 +26,9 @@ from sqlalchemy import (
 from farm.builds import BuildState, Engine
 from farm.db import statements
 from farm.db.fence import Fenced
+from farm.db.json_text import dump
 from farm.db.models import builds, counters, engines, events, key_parts, programs
-from farm.db.rows import DIGEST, clean, dump, engine_from, parts_from, parts_row, starts, whole_digest
+from farm.db.rows import DIGEST, clean, engine_from, parts_from, parts_row, starts, whole_digest
 from farm.db.session import Database, Rows, looks, reads, writes
 from farm.index import Found, KeyParts, Past, Wanted
 

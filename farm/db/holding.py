@@ -9,8 +9,9 @@ from sqlalchemy import Column, CompoundSelect, Connection, Row, Select, delete, 
 
 from farm.builds import Engine
 from farm.db.engines import Engines
+from farm.db.json_text import load
 from farm.db.models import builds, condemned, engines, forms, key_parts, notes, pins, programs
-from farm.db.rows import clean, engine_from, load
+from farm.db.rows import clean, engine_from
 from farm.db.session import Database, reads, writes
 from farm.db.statements import IS_ACTIVE
 from farm.upkeep import PAGE, Holder, Holding, Place

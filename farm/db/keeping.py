@@ -9,20 +9,10 @@ from sqlalchemy import Connection, delete, select, update
 
 from farm.db import statements
 from farm.db.fence import Fenced
+from farm.db.json_text import dump, load
 from farm.db.models import forms, programs, sweeps
 from farm.db.models import trials as table
-from farm.db.rows import (
-    clean,
-    dump,
-    form_from,
-    load,
-    program_from,
-    program_row,
-    starts,
-    trial_from,
-    trial_row,
-    whole_digest,
-)
+from farm.db.rows import clean, form_from, program_from, program_row, starts, trial_from, trial_row, whole_digest
 from farm.db.session import Database, reads, writes
 from farm.errors import NoSuchThing, NotAllowed
 from farm.index import StoredProgram, Sweep, Trial

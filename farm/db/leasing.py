@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Insert, Row, Select, bindparam, delete, selec
 from farm.builds import Lease
 from farm.db import statements
 from farm.db.builds import BuildRows
+from farm.db.json_text import dump
 from farm.db.models import attempts, events, log_chunks, wakes, workers
 from farm.db.nodes import seats
-from farm.db.rows import build_from, clean, dump, request_from, worker_from
+from farm.db.rows import build_from, clean, request_from, worker_from
 from farm.db.session import Database, looks, reads, repeats, writes, writes_by_index
 from farm.index import FRESH_SECONDS, Worker
 from farm.making import Beat, Offer, Sign

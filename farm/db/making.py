@@ -10,9 +10,10 @@ from sqlalchemy import ColumnElement, Connection, Delete, Row, Select, delete, s
 from farm.builds import Build, BuildState, Engine, Failure, FailureKind, Lease, decide_retry, is_remembered
 from farm.db import statements
 from farm.db.builds import BuildRows, lost
+from farm.db.json_text import dump
 from farm.db.models import attempts, builds, engines, events, key_parts, workers
 from farm.db.nodes import can_go_elsewhere, note_failure, settle_blame
-from farm.db.rows import clean, dump, parts_row
+from farm.db.rows import clean, parts_row
 from farm.db.serving import add_served, forget_served
 from farm.db.session import Database, Step, reads, writes, writes_by_index
 from farm.db.statements import AT_REST, UNSTARTED

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, or_, select, update
 
+from farm.db.json_text import dump, load
 from farm.db.models import measurements, measuring
-from farm.db.rows import clean, dump, load
+from farm.db.rows import clean
 from farm.db.session import Database, reads, writes
 
 if TYPE_CHECKING:

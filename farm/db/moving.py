@@ -9,8 +9,8 @@ from sqlalchemy import Column, Connection, Insert, Table, select, update
 
 from farm.db.engines import Engines
 from farm.db.holding import beyond
+from farm.db.json_text import dump, load
 from farm.db.models import metadata, notes
-from farm.db.rows import dump, load
 from farm.db.session import Database, reads, writes
 from farm.upkeep import PAGE, Place, Row
 

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Delete, Insert, Row, Select, bindparam, case, delete, func, select
 
 from farm.builds import Failure, FailureKind
+from farm.db.json_text import load
 from farm.db.models import builds, nodes, tried, workers
-from farm.db.rows import clean, load
+from farm.db.rows import clean
 from farm.db.session import Database, reads, writes
 from farm.db.statements import IS_RUNNING
 from farm.index import FRESH_SECONDS, NodeHealth

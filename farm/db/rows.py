@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import secrets
 import threading
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row
 
 from farm.builds import UNREADABLE, Build, BuildRequest, BuildState, Engine, Failure, FailureKind
+from farm.db.json_text import dump, dump_finite, load
 from farm.index import Attempt, Event, KeyParts, StoredProgram, Trial, Worker
 from farm.making import StoredForm
 
@@ -33,27 +33,6 @@ def new_id(kind: str) -> str:
 def clean(text: str) -> str:
     """Text that every database can hold: no NUL (PostgreSQL), no lone surrogates (file names that are not UTF-8)."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-def dump(value: Any) -> str:
-    """JSON in ASCII, in which NUL and surrogates are escaped."""
-    return _JSON.encode(value)
-
-
-def _plain(value: Any) -> Any:
-    """Mappings and sets that are no dict or list; ``TypeError`` for what JSON has no word for."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    raise TypeError(f"{type(value).__name__} cannot be kept as JSON")
-
-
-_JSON = json.JSONEncoder(separators=(",", ":"), default=_plain)
-
-
-def load(text: str) -> Any:
-    return json.loads(text)
 
 
 def starts(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
@@ -90,7 +69,8 @@ class Requests:
 
 
 def request_json(request: BuildRequest) -> str:
-    return dump({item: getattr(request, item) for item in _REQUEST_FIELDS})
+    # Of numbers, a request holds settings, which are finite, and sizes; so do the parts of a key.
+    return dump_finite({item: getattr(request, item) for item in _REQUEST_FIELDS})
 
 
 def request_from(text: str) -> BuildRequest:
@@ -169,7 +149,7 @@ def parts_row(part: KeyParts, now: float, trusted: bool = True) -> dict[str, Any
         "recorded": now,
         "trusted": trusted,
         "outline": str(part.parts.get("outline") or ""),
-        "parts_json": dump(part.parts),
+        "parts_json": dump_finite(part.parts),
     }
 
 

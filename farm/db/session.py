@@ -24,6 +24,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, Executable, FromC
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from farm.db.faults import BUSY_TIMEOUT_S, FOREIGN, PASSING_STATES, place, state_of, translate, worldly
+from farm.db.json_text import dump_finite
 from farm.errors import BadConfig, Unavailable
 
 if TYPE_CHECKING:
@@ -400,7 +401,7 @@ def _rows_of(table: Table) -> str:
 
 
 def _as_json(rows: Sequence[dict[str, Any]]) -> str:
-    return json.dumps(rows if isinstance(rows, list) else list(rows), separators=(",", ":"))
+    return dump_finite(rows if isinstance(rows, list) else list(rows))
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
