@@ -427,9 +427,10 @@ def _coming(pool: ThreadPoolExecutor, items: Iterator[T]) -> Callable[[], T | No
 
 
 def _together(db: Database, *makes: Callable[..., Any]) -> Executable:
-    """Several changes as one statement."""
+    """Several changes as one statement. PostgreSQL makes those that nothing reads the last first; here they are made,
+    and lock rows, in the order given, as they do where they are statements of their own."""
     parts = [db.made(make).cte(f"step{number}") for number, make in enumerate(makes)]
-    return sqlalchemy.select(sqlalchemy.literal_column("1")).add_cte(*parts)
+    return sqlalchemy.select(sqlalchemy.literal_column("1")).add_cte(*reversed(parts))
 
 
 def _clock(db: Database) -> Select[float]:
