@@ -70,9 +70,11 @@ def test_a_newer_farms_fields_are_left_out() -> None:
     assert request_from(json.dumps(stored)) == request()
 
 
-def test_former_releases_read_a_request() -> None:
+def test_former_releases_read_a_request_and_theirs_are_read() -> None:
     """They take one without ``parts`` for none, and end its build as a failure of their node."""
-    assert json.loads(request_json(request()))["parts"] == {}
+    stored = json.loads(request_json(request()))
+    assert stored["parts"] == {}
+    assert request_from(json.dumps(stored | {"parts": {"graph": "sha256:1"}})) == request()
     assert msgspec.json.decode(msgspec.json.encode(request()))["parts"] == {}
 
 
