@@ -395,6 +395,27 @@ class TestServer:
         assert [engine.digest for engine in index.find_portable(wanted, ["main"])] == [mine.digest]
         assert faults == []
 
+    def test_a_build_that_ends_while_the_former_engine_is_collected_crosses_no_locks(
+        self, index: SqlIndex, url: str
+    ) -> None:
+        """Both lock the engine before they condemn what it names."""
+        queued(index)
+        former = lease(index)
+        index.succeed(former, engine_of(former, "former"))
+        claim(index, force=True)
+        held = lease(index)
+        mine, ended = engine_of(held, "newer"), list[bool]()
+        ending = threading.Thread(target=lambda: ended.extend(index.succeed_all([(held, mine)])))
+        with psycopg.connect(url) as collector:
+            collector.execute("SET LOCAL lock_timeout = '300ms'")  # before the server looks for deadlocks
+            collector.execute("SELECT FROM engines FOR UPDATE")
+            ending.start()
+            wait_for_a_lock(url)
+            gone = collector.execute("DELETE FROM engines RETURNING digest").fetchone()
+            collector.execute("INSERT INTO condemned VALUES (%s, 'engine', 1, 0, 0, false)", gone)
+        ending.join()
+        assert ended == [True] and [engine.digest for engine in index.engines()] == [mine.digest]
+
     def test_a_stopped_client_cannot_hold_a_lock_for_ever(self, index: SqlIndex) -> None:
         """SIGSTOP inside a transaction: the server ends the session, by a setting that each connection brings."""
         with index.db.engine.connect() as connection:
