@@ -125,7 +125,8 @@ class BuildRequest:
     elsewhere (``index.KeyParts``), and computed anew by a worker. ``tenant`` is whose share it is built from and
     ``flow`` the submission it came with (``placement.turns``); ``expected`` is how long it should take, in seconds,
     ``memory`` and ``gpu_memory`` what it should need, in bytes. None of these four is believed of anybody for anything
-    but scheduling.
+    but scheduling. ``parts`` is empty, and there for workers and clients of former releases, which take a request
+    without it for none.
     """
 
     key: str
@@ -148,6 +149,7 @@ class BuildRequest:
     expected: float = 0.0
     memory: int = 0
     gpu_memory: int = 0
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 UNREADABLE = BuildRequest("", "", "", "", model="?", target="?", toolchain="?", told={}, profiles=())

@@ -75,11 +75,11 @@ def request_json(request: BuildRequest) -> str:
 
 def request_from(text: str) -> BuildRequest:
     """Fields that a newer farm added are left out: a worker computes key and recipe anew, and so finds out when
-    they mattered. A text that is no request is ``UNREADABLE``: one row that was spoilt must not hide the others, nor
-    stop those who lease."""
+    they mattered. So are the parts that former ones wrote, half of all. A text that is no request is ``UNREADABLE``:
+    one row that was spoilt must not hide the others, nor stop those who lease."""
     try:
         values = {name: value for name, value in load(text).items() if name in _REQUEST_FIELDS}
-        return BuildRequest(**(values | {"profiles": tuple(values["profiles"])}))
+        return BuildRequest(**(values | {"profiles": tuple(values["profiles"]), "parts": {}}))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return UNREADABLE
 

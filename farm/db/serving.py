@@ -103,5 +103,6 @@ def _forget(db: Database) -> Delete:
 
 
 def _serve(db: Database) -> Any:
-    # What a recipe's engines serve is a matter of the recipe: whoever has listed it meanwhile has listed the same.
+    # Whoever has listed the recipe's engine meanwhile has listed the same; or, for another key of the recipe, more than
+    # the engine serves that is there now: whoever finds it there judges it by its manifest.
     return statements.adding(db, serving).on_conflict_do_nothing()

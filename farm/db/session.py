@@ -53,6 +53,10 @@ class Rows(Sequence[dict[str, Any]]):
     def __getitem__(self, at: int | slice) -> dict[str, Any] | Sequence[dict[str, Any]]:
         return Rows(self.make, self.items[at]) if isinstance(at, slice) else self.make(self.items[at])
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # Not as a sequence does by itself: it would take an IndexError of ``make``'s for the end of the rows.
+        return map(self.make, self.items)
+
 
 Step = tuple[Callable[..., Any], Table, Sequence[dict[str, Any]]]
 """A statement's maker, the table that it changes, and its rows."""
@@ -408,16 +412,26 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
     """``items``, each made by a thread while the one before it is used: half of a long insert's time is the server's,
     the other half goes into writing rows down."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
+        coming = _coming(pool, items)
+        while (item := coming()) is not None:
+            coming = _coming(pool, items)
             yield item
 
 
+def _coming(pool: ThreadPoolExecutor, items: Iterator[T]) -> Callable[[], T | None]:
+    """What waits for the next of ``items``; or makes it, where there is no thread to be had: a process whose main
+    thread has ended begins none for the others, which write all the same."""
+    try:
+        return pool.submit(next, items, None).result
+    except RuntimeError:
+        return functools.partial(next, items, None)
+
+
 def _together(db: Database, *makes: Callable[..., Any]) -> Executable:
-    """Several changes as one statement."""
+    """Several changes as one statement. PostgreSQL makes those that nothing reads the last first; here they are made,
+    and lock rows, in the order given, as they do where they are statements of their own."""
     parts = [db.made(make).cte(f"step{number}") for number, make in enumerate(makes)]
-    return sqlalchemy.select(sqlalchemy.literal_column("1")).add_cte(*parts)
+    return sqlalchemy.select(sqlalchemy.literal_column("1")).add_cte(*reversed(parts))
 
 
 def _clock(db: Database) -> Select[float]:

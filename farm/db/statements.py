@@ -323,8 +323,9 @@ def condemn_former(db: Database) -> Any:
     given = db.given(engines, "recipe", "namespace", "digest", "manifest")
     same = and_(engines.c.recipe == given.c.recipe, engines.c.namespace == given.c.namespace)
     columns = [label for name in BLOBS for label in (engines.c[name].label(name), given.c[name].label(f"new_{name}"))]
-    # Read once: what is given is long.
-    both = select(engines.c.size, *columns).join(given, same).cte("replaced")
+    # Read once: what is given is long. Locked before anything is condemned, as collection locks them: engines first.
+    replaced = select(engines.c.size, *columns).join(given, same)
+    both = replaced.with_for_update(key_share=True, of=engines).cte("replaced")
     former = [
         select(both.c[name].label("blob"), size.label("size")).where(both.c[name] != both.c[f"new_{name}"])
         for name, size in zip(BLOBS, (both.c.size, literal(0, BigInteger)), strict=True)

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from index_things import (
     EXPIRED,
     TTL,
     claim,
+    digest,
     engine_of,
     failure,
     lease,
@@ -50,7 +52,9 @@ from farm.db.migrate import needs_upgrade, upgrade
 from farm.db.models import WHERE, metadata
 from farm.db.session import make_engine, parse_url
 from farm.errors import Unavailable
-from farm.index import Claimed
+from farm.index import Adoption, Claimed, WantedPortable
+from farm.portability import Serves
+from tests.conftest import eventually
 
 KEEPALIVE = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
 
@@ -346,6 +350,72 @@ class TestServer:
         together(work, 2)
         assert index.stats()["counters"] == {"a": {"n": 2}, "b": {"n": 2}}
 
+    def test_long_inserts_whose_connection_is_cut_are_made_again_from_their_beginning(
+        self, index: SqlIndex, url: str
+    ) -> None:
+        requests, inserts = [request(n) for n in range(2500)], []
+
+        def second(*args: Any) -> None:
+            if args[2].startswith("INSERT INTO builds"):
+                inserts.append(1)
+                if len(inserts) == 2:
+                    cut(url)
+
+        event.listen(index.db.engine, "before_cursor_execute", second)
+        claims = index.claim_or_join(requests, "me")
+        event.remove(index.db.engine, "before_cursor_execute", second)
+        assert len(inserts) == 2 + 3
+        assert [claim.build and claim.build.request.model for claim in claims] == [one.model for one in requests]
+        assert len({build.id for build in index.builds(limit=9999)}) == 2500
+        assert len(index.lease(offer(), TTL, 2500)) == 2500
+
+    def test_a_build_that_ends_while_its_recipe_is_taken_over_crosses_no_locks(self, index: SqlIndex, url: str) -> None:
+        """Both put the engine first, and then what it serves: who comes second waits, and is not run again."""
+        queued(index)
+        held = lease(index)
+        mine = replace(engine_of(held), serves=(Serves("family", "sm_89", "00010", False, 1),))
+        told = {**mine.manifest, "key": request().key, "recipe": mine.recipe, "weights": "b3:w", "manifest": "sha256:m"}
+        there, faults, other = threading.Event(), list[object](), SqlIndex(url)
+
+        def before(*args: Any) -> None:
+            if "serving" in args[2] and not there.is_set():
+                there.set()
+                wait_for_a_lock(url)
+
+        event.listen(other.db.engine, "before_cursor_execute", before)
+        for engine in (other.db.engine, index.db._by_index):
+            event.listen(engine, "handle_error", lambda context: faults.append(context.original_exception))
+        theirs = replace(mine, digest=digest("theirs"), manifest=told)
+        adopting = threading.Thread(target=other.adopt, args=(theirs, Adoption(parts_of(request()), CAPABILITY)))
+        adopting.start()
+        assert there.wait(10) and index.succeed_all([(held, mine)]) == [True]
+        adopting.join()
+        other.close()
+        wanted = WantedPortable("family", ("sm_89",), "00010", False)
+        assert [engine.digest for engine in index.find_portable(wanted, ["main"])] == [mine.digest]
+        assert faults == []
+
+    def test_a_build_that_ends_while_the_former_engine_is_collected_crosses_no_locks(
+        self, index: SqlIndex, url: str
+    ) -> None:
+        """Both lock the engine before they condemn what it names."""
+        queued(index)
+        former = lease(index)
+        index.succeed(former, engine_of(former, "former"))
+        claim(index, force=True)
+        held = lease(index)
+        mine, ended = engine_of(held, "newer"), list[bool]()
+        ending = threading.Thread(target=lambda: ended.extend(index.succeed_all([(held, mine)])))
+        with psycopg.connect(url) as collector:
+            collector.execute("SET LOCAL lock_timeout = '300ms'")  # before the server looks for deadlocks
+            collector.execute("SELECT FROM engines FOR UPDATE")
+            ending.start()
+            wait_for_a_lock(url)
+            gone = collector.execute("DELETE FROM engines RETURNING digest").fetchone()
+            collector.execute("INSERT INTO condemned VALUES (%s, 'engine', 1, 0, 0, false)", gone)
+        ending.join()
+        assert ended == [True] and [engine.digest for engine in index.engines()] == [mine.digest]
+
     def test_a_stopped_client_cannot_hold_a_lock_for_ever(self, index: SqlIndex) -> None:
         """SIGSTOP inside a transaction: the server ends the session, by a setting that each connection brings."""
         with index.db.engine.connect() as connection:
@@ -395,6 +465,13 @@ def explain(index: SqlIndex, statement: Any, params: dict[str, Any]) -> str:
         assert raw is not None
         rows = raw.execute(f"EXPLAIN {compiled}", compiled.construct_params(params))
         return "\n".join(row[0] for row in rows)
+
+
+def wait_for_a_lock(url: str) -> None:
+    """Until some session of the database waits for another's lock."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(url, autocommit=True) as connection:
+        eventually(lambda: connection.execute(waits).fetchone() != (0,))
 
 
 def cut(url: str) -> None:

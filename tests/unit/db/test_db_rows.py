@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,14 @@ def test_a_request_comes_back_whole(told: dict[str, object], priority: int, cust
 def test_a_newer_farms_fields_are_left_out() -> None:
     stored = json.loads(request_json(request())) | {"mood": "somebody"}
     assert request_from(json.dumps(stored)) == request()
+
+
+def test_former_releases_read_a_request_and_theirs_are_read() -> None:
+    """They take one without ``parts`` for none, and end its build as a failure of their node."""
+    stored = json.loads(request_json(request()))
+    assert stored["parts"] == {}
+    assert request_from(json.dumps(stored | {"parts": {"graph": "sha256:1"}})) == request()
+    assert msgspec.json.decode(msgspec.json.encode(request()))["parts"] == {}
 
 
 @settings(deadline=None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +227,43 @@ def test_postgresqls_errors_in_words(said: str, what: str, next_: str) -> None:
 
 def test_a_crowded_process_in_words() -> None:
     assert "run fewer workers" in translate(PoolTimeout("QueuePool limit"), SERVER).hint
+
+
+def test_no_row_is_taken_for_the_last_because_it_cannot_be_made() -> None:
+    made = session.Rows(lambda n: {"n": [10, 11][n]}, [0, 1, 2])
+    with pytest.raises(IndexError):
+        list(made)
+    assert list(session.Rows(lambda n: {"n": n}, range(5))[1:3]) == [{"n": 1}, {"n": 2}]
+
+
+def test_rows_are_written_ahead_of_their_use_and_an_error_comes_where_they_are_used() -> None:
+    begun: list[int] = []
+
+    def items() -> Iterator[str]:
+        for n in range(4):
+            begun.append(n)
+            if n == 2:
+                raise ValueError("of the third")
+            yield str(n)
+
+    coming = session._ahead(items())
+    assert next(coming) == "0" and next(coming) == "1"
+    with pytest.raises(ValueError, match="of the third"):
+        next(coming)
+    assert begun == [0, 1, 2]
+
+
+def test_rows_are_written_where_no_thread_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process whose main thread has ended, or at its limit of threads: at once, or from some time on."""
+    submit, left = ThreadPoolExecutor.submit, [0]
+
+    def refusing(pool: ThreadPoolExecutor, *call: Any) -> Any:
+        if not left[0]:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        left[0] -= 1
+        return submit(pool, *call)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refusing)
+    for some in range(6):
+        left[0] = some
+        assert list(session._ahead(iter("abcd"))) == list("abcd")
