@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -63,10 +64,9 @@ class RemoteFarm(Farm):
     def _pause(self, looked: float) -> None:
         time.sleep(BETWEEN_SECONDS)
 
-    def _record_missed(self, identities: Sequence[Identity]) -> None:
+    def _recording(self, missed: Sequence[Identity]) -> AbstractContextManager[None]:
         """Nothing with a token that may only read."""
-        if Scope(self.session.scope).covers(Scope.BUILD):
-            super()._record_missed(identities)
+        return super()._recording(missed) if Scope(self.session.scope).covers(Scope.BUILD) else nullcontext()
 
 
 class NoDispatch:

@@ -11,6 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -215,18 +216,19 @@ class Farm:
         if build:
             self.cache.forget(found)
         missed = [answer.identity for answer in answers if answer.outcome is not Outcome.HIT or force]
-        self._record_missed(missed)
         if not build:
-            return answers
+            with self._recording(missed):
+                return answers
         wanted = [
             n for n, answer in enumerate(answers) if answer.outcome is Outcome.MISSING or (force and not answer.error)
         ]
         useless = {n for n, miss in enumerate(found) if isinstance(miss, Miss) and self._stays(miss)}
-        for again in (False, True):
-            some = [n for n in wanted if (n in useless) is again]
-            who = waiter or ("" if keep else self.waiter)
-            for n, answer in zip(some, self._claim([answers[n] for n in some], force or again, who), strict=True):
-                answers[n] = answer
+        with self._recording(missed):
+            for again in (False, True):
+                some = [n for n in wanted if (n in useless) is again]
+                who = waiter or ("" if keep else self.waiter)
+                for n, answer in zip(some, self._claim([answers[n] for n in some], force or again, who), strict=True):
+                    answers[n] = answer
         with self.recorder.adding() as more:
             tally_joined(more, answers)
         return answers
@@ -286,8 +288,9 @@ class Farm:
             gpu_memory=gpu_memory_needed(exact_toolchain(identity.toolchain), weights, identity.told),
         )
 
-    def _record_missed(self, identities: Sequence[Identity]) -> None:
-        self.index.record_parts([self.stock.parts(identity) for identity in identities])
+    def _recording(self, missed: Sequence[Identity]) -> AbstractContextManager[None]:
+        """Record what ``missed`` are made of, at the latest at this one's end."""
+        return self.stock.recording(missed)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 

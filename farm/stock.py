@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,10 @@ from farm.store import BlobStore
 STORED_SECONDS = 600.0
 """A program is put into the store again when its last put was so long ago (or a quarter of collection's grace period,
 in which it stays): a process that goes on asking for days must find it there."""
+
+
+MANY = 1000
+"""So many misses are recorded while their builds are queued."""
 
 
 class Stock:
@@ -57,3 +64,17 @@ class Stock:
             self._outlines[identity.path] = save_outline(outline_of(program), self._store)
         parts = key_parts(identity)
         return replace(parts, parts={**parts.parts, "outline": self._outlines[identity.path]})
+
+    @contextlib.contextmanager
+    def recording(self, identities: Sequence[Identity]) -> Iterator[None]:
+        """Record what misses are made of, before this begins; of thousands while it lasts, since that takes the server
+        as long as to queue them, and neither needs the other. A build's end records what is lacking then."""
+        parts = [self.parts(identity) for identity in identities]
+        if len(identities) < MANY:
+            self._index.record_parts(parts)
+            yield
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="farm-parts") as pool:
+            recorded = pool.submit(self._index.record_parts, parts)
+            yield
+            recorded.result()
