@@ -146,13 +146,13 @@ def make_engine(url: URL) -> Engine:
         raise BadConfig(f"{place(url)} cannot be asked for: {error}", "correct FARM_DATABASE_URL") from error
 
 
-def _postgresql_engine(url: URL, options: str, **more: Any) -> Engine:
+def _postgresql_engine(url: URL, options: str) -> Engine:
     """What the URL says comes before what farm would say; its ``options`` are added to farm's."""
     named = {name: value for name, value in UNLESS_TOLD.items() if name not in url.query}
     asked = url.query.get("options", ())
     said = (asked,) if isinstance(asked, str) else asked
     connecting = {**named, "options": " ".join((options, *said))}
-    return sqlalchemy.create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, connect_args=connecting, **more)
+    return sqlalchemy.create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, connect_args=connecting)
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -203,9 +203,8 @@ class Database:
     def _looker(self) -> Engine:
         """Connections for look-ups alone. To begin and end a transaction and to ask for indexes in it costs PostgreSQL
         three messages to and fro beside the one or two that matter, and the slowest of a hundred look-ups twice."""
-        if self.sqlite:
-            return self.engine
-        return _postgresql_engine(self.url, LOOKING_OPTIONS, isolation_level="AUTOCOMMIT")
+        # Of the same pool as ``_by_index``: a server has a hundred connections, for all of a fleet's processes.
+        return self.engine if self.sqlite else self._by_index.execution_options(isolation_level="AUTOCOMMIT")
 
     def look(self, work: Callable[[Connection], T]) -> T:
         """``work`` that only reads, each of its statements by index and for itself: they may see different states."""
