@@ -146,13 +146,14 @@ def make_engine(url: URL) -> Engine:
         raise BadConfig(f"{place(url)} cannot be asked for: {error}", "correct FARM_DATABASE_URL") from error
 
 
-def _postgresql_engine(url: URL, options: str) -> Engine:
+def _postgresql_engine(url: URL, options: str, **more: Any) -> Engine:
     """What the URL says comes before what farm would say; its ``options`` are added to farm's."""
     named = {name: value for name, value in UNLESS_TOLD.items() if name not in url.query}
     asked = url.query.get("options", ())
     said = (asked,) if isinstance(asked, str) else asked
     connecting = {**named, "options": " ".join((options, *said))}
-    return sqlalchemy.create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, connect_args=connecting)
+    pool = {"pool_size": POOL_SIZE, "max_overflow": POOL_SIZE}
+    return sqlalchemy.create_engine(url, connect_args=connecting, **(pool | more))
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -203,8 +204,9 @@ class Database:
     def _looker(self) -> Engine:
         """Connections for look-ups alone. To begin and end a transaction and to ask for indexes in it costs PostgreSQL
         three messages to and fro beside the one or two that matter, and the slowest of a hundred look-ups twice."""
-        # Of the same pool as ``_by_index``: a server has a hundred connections, for all of a fleet's processes.
-        return self.engine if self.sqlite else self._by_index.execution_options(isolation_level="AUTOCOMMIT")
+        if self.sqlite:
+            return self.engine
+        return _postgresql_engine(self.url, LOOKING_OPTIONS, isolation_level="AUTOCOMMIT")
 
     def look(self, work: Callable[[Connection], T]) -> T:
         """``work`` that only reads, each of its statements by index and for itself: they may see different states."""
@@ -282,8 +284,9 @@ class Database:
 
     @functools.cached_property
     def _by_index(self) -> Engine:
-        """Connections for transactions that always ask for indexes: to ask in each costs a message to and fro."""
-        return self.engine if self.sqlite else _postgresql_engine(self.url, LOOKING_OPTIONS)
+        """Connections for transactions that always ask for indexes: to ask in each costs a message to and fro. Two are
+        kept, for a worker's leases and for its ends: a server has a hundred, for all of a fleet's processes."""
+        return self.engine if self.sqlite else _postgresql_engine(self.url, LOOKING_OPTIONS, pool_size=2)
 
     def use_indexes(self, connection: Connection) -> None:
         """Until the transaction ends, read queues in the order of their index, and join by index.

@@ -18,11 +18,12 @@ from farm.db.migrate import upgrade
 from tests.conftest import Farms, clean_environment
 from tests.contract.servers import Server, reachable_server
 
-pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("builds")]
+pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("fleet")]
 
 ROOT = Path(__file__).parents[2]
-PROCESSES = 8
-THREADS = 8
+PROCESSES = 4
+THREADS = 16
+"""Clients, all in all; each has a connection or two, and a server has a hundred: no other fleet runs meanwhile."""
 COMMANDS = 6
 TARGET = "sm_89@tensorrt_rtx==1.7.1.116"
 BUILD_SECONDS = "0.5"
