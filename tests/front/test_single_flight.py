@@ -21,9 +21,9 @@ from tests.contract.servers import Server, reachable_server
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("fleet")]
 
 ROOT = Path(__file__).parents[2]
-PROCESSES = 4
-THREADS = 16
-"""Clients, all in all; each has a connection or two, and a server has a hundred: no other fleet runs meanwhile."""
+PROCESSES = 2
+THREADS = 32
+"""Clients, of each process. A server has a hundred connections, and these take most: no fleet's tests run meanwhile."""
 COMMANDS = 6
 TARGET = "sm_89@tensorrt_rtx==1.7.1.116"
 BUILD_SECONDS = "0.5"

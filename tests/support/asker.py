@@ -10,9 +10,12 @@ import json
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from farm.asks import Ask
+from farm.db.index import SqlIndex
+from farm.db.session import Database
 from farm.service import Farm
 
 PATIENCE_S = 120.0
@@ -31,13 +34,29 @@ class Elsewhere:
         pass
 
 
+def share(farm: Farm, databases: list[Database]) -> None:
+    """Use PostgreSQL's connections together with the process's other farms: a server has a hundred, and other tests
+    need some of them."""
+    assert isinstance(farm.index, SqlIndex)
+    if not farm.index.db.sqlite:
+        databases.append(farm.index.db)
+        if farm.index.db is not databases[0]:
+            farm.index.db.close()
+            farm.index.db = databases[0]
+
+
 def main(threads: int, model: str, target: str) -> None:
     answers: list[dict[str, Any]] = []
     opened, asking = threading.Barrier(threads + 1), threading.Barrier(threads + 1)
+    databases: list[Database] = []
+    opening = threading.Lock()
 
     def ask() -> None:
-        with Farm.open() as farm:
-            farm.dispatch = Elsewhere()
+        with ExitStack() as stack:
+            with opening:
+                farm = stack.enter_context(Farm.open())
+                farm.dispatch = Elsewhere()
+                share(farm, databases)
             opened.wait()
             asking.wait()
             (answer,) = farm.wait(farm.submit([Ask(model, target)]), timeout=PATIENCE_S)
