@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from farm.errors import BadSettings
-from farm.settings.effective import Effective, contradiction, effective_values
+from farm.settings.effective import DEFAULTS, Effective, contradiction, effective_values
 from farm.settings.kinds import Bytes, Value, Wrong, short
 from farm.settings.model import Field, Handling, Json, Role, Stage, Status, json_of
 from farm.settings.table import FIELDS, SEE_ALL, checked, find_field, not_allowed, status
@@ -31,7 +31,6 @@ __all__ = [
     "status",
 ]
 
-_DEFAULTS: Mapping[str, Value] = {row.name: row.default for row in FIELDS.values()}
 # Fields that some releases of Torch-TensorRT have although they configure its runtime alone.
 _RUNTIME_ONLY = frozenset(
     {"runtime_cache_path", "dynamic_shapes_kernel_specialization_strategy", "cuda_graph_strategy"}
@@ -110,7 +109,7 @@ class CompilationSettings:
             if name not in FIELDS:
                 find_field(name)  # raises with the nearest names …
                 raise BadSettings(f"there is no setting '{name}'", "names are written in snake_case here")
-        values = {**_DEFAULTS, **{name: checked(FIELDS[name], value) for name, value in given.items()}}
+        values = {**DEFAULTS, **{name: checked(FIELDS[name], value) for name, value in given.items()}}
         self.__dict__.update(values)  # as ``object.__setattr__`` would, seventy times
         wrong = contradiction(values)
         if wrong is not None:
@@ -179,7 +178,7 @@ class CompilationSettings:
         mine = self.__dict__
         return {
             name: json_of(mine[name])
-            for name, default in _DEFAULTS.items()
+            for name, default in DEFAULTS.items()
             if mine[name] is not default and mine[name] != default
         }
 

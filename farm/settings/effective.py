@@ -38,7 +38,7 @@ _RULING = (
     "device",
 )
 """What the rules below look at: a sweep varies little of it."""
-_DEFAULTS: Values = {row.name: row.default for row in FIELDS.values()}
+DEFAULTS: Values = {row.name: row.default for row in FIELDS.values()}
 _OFF_FOR_WINDOWS = ("use_python_runtime", "lazy_engine_init", "cache_built_engines", "reuse_cached_engines")
 
 
@@ -127,7 +127,7 @@ def _ruled(ruling: tuple[Value, ...]) -> Changes:
 @lru_cache(maxsize=256)
 def _unusual(ruling: tuple[Value, ...]) -> frozenset[str]:
     """Fields that the rules do not leave as they do where all is at its default."""
-    mine, usual = _ruled(ruling), _ruled(_ruling(_DEFAULTS))
+    mine, usual = _ruled(ruling), _ruled(_ruling(DEFAULTS))
     return frozenset({*_DENIABLE, *(name for name in {*mine, *usual} if mine.get(name) != usual.get(name))})
 
 
@@ -141,9 +141,9 @@ def _handlings(flavour: str, version: str) -> tuple[tuple[str, Value, Field, Han
 def _usual(flavour: str, version: str, subgraph: bool) -> _Draft:
     """What all defaults come to, about which there is nothing to tell: a sweep asks ten thousand times for settings
     that hardly differ from them."""
-    draft, changes = _Draft(), _ruled(_ruling(_DEFAULTS))
+    draft, changes = _Draft(), _ruled(_ruling(DEFAULTS))
     for name, _, row, handling in _handlings(flavour, version):
-        draft.enter(name, _settled(row, _DEFAULTS, changes.get(name), handling, "", subgraph))
+        draft.enter(name, _settled(row, DEFAULTS, changes.get(name), handling, "", subgraph))
     return draft.copy()
 
 
